@@ -1,0 +1,3 @@
+from stgraph.cli.main import main
+
+main()

@@ -1,0 +1,76 @@
+"""The entry point: mounts the verbs and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from stgraph.cli import build, data, train
+from stgraph.cli.demo import demo
+from stgraph.cli.info import info
+from stgraph.cli.score import evaluate, forecast, report
+from stgraph.cli.shared import print_json
+from stgraph.errors import InputError
+from stgraph.version import __version__
+
+app = typer.Typer(name="stgraph", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(build.app, name="build")
+app.add_typer(data.app, name="data")
+app.command("demo")(demo)
+app.command("info")(info)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate)
+app.command("forecast")(forecast)
+app.command("report")(report)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"stgraph {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                               help="Print the version and end.")] = False) -> None:
+    """City data in, one dynamic graph, forecasts one can trust.
+
+    First time here: **stgraph demo** runs the whole chain on a simulated city.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Exit code 0: done; 2: something the user can mend; 130: interrupted; 1: our fault."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(words, standalone_mode=False)
+    except InputError as error:
+        code = _refuse(str(error), error.as_dict(), words)
+    except click.ClickException as error:
+        message = error.format_message()
+        hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "stgraph"
+        code = _refuse(f"{message}\nRemedy: see {hint} --help.",
+                       {"message": message, "remedy": f"see {hint} --help"}, words)
+    except (KeyboardInterrupt, click.Abort):
+        print("Interrupted.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away; nothing to add
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(text: str, parts: dict[str, str | None], words: list[str]) -> int:
+    print(f"stgraph: {text}", file=sys.stderr)
+    if "--json" in words:
+        print_json({"error": parts})
+    return 2
+
+
+if __name__ == "__main__":
+    main()

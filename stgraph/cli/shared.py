@@ -1,0 +1,72 @@
+"""What the verbs share: where things are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Exactly one JSON object on stdout; NaN becomes null."""
+    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str = "", style: str | None = None) -> None:
+    """A line for people, on stderr."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=style)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number for a table; a dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def scores_table(record: dict[str, Any]) -> Any:
+    """A rich table of a model's scores beside those of the controls."""
+    from rich.table import Table
+
+    unit = record["unit"]
+    table = Table(title=f"{record['model']} on {record['data']} ({record['split']['part']} part)", title_justify="left")
+    table.add_column("MAE, " + ("per interval" if unit in ("1", "count") else unit))
+    steps = list(record["horizons"])
+    for step in steps:
+        table.add_column("all steps" if step == "all" else f"step {step}", justify="right")
+    table.add_row(record["model"], *(number(record["horizons"][step]["mae"]) for step in steps), style="bold")
+    for name, scores in record["controls"].items():
+        table.add_row(name.replace("_", " "), *(number(scores[step]["mae"]) for step in steps))
+    return table
+
+
+def verdict(record: dict[str, Any]) -> str:
+    """One sentence: how good the model is beside the best control."""
+    own = record["horizons"]["all"]["mae"]
+    rivals = {name: scores["all"]["mae"] for name, scores in record["controls"].items() if scores["all"]["mae"]}
+    if own is None or not rivals:
+        return "No control to compare with."
+    best = min(rivals, key=lambda name: rivals[name])
+    change = 100 * (1 - own / rivals[best])
+    minutes = record["horizon"] * record["interval_s"] / 60
+    size = f"Mean absolute error {own:.2f} {_unit_words(record['unit'])} over the next {minutes:g} minutes"
+    if change > 0:
+        return f"{size}: {change:.0f} % lower than the best control ({best.replace('_', ' ')}, {rivals[best]:.2f})."
+    return f"{size}: NOT better than the control '{best.replace('_', ' ')}' ({rivals[best]:.2f})."
+
+
+def _unit_words(unit: str) -> str:
+    return "" if unit == "1" else unit
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if hasattr(value, "item") and not isinstance(value, str | bytes):  # a numpy scalar
+        return _plain(value.item())
+    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)

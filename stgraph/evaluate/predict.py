@@ -1,0 +1,66 @@
+"""Forecasts of what is not known yet, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from stgraph import io
+from stgraph.errors import InputError
+from stgraph.models import Forecaster
+from stgraph.windows import City
+
+
+def forecast(model: Forecaster, city: City, at: int | None = None) -> pd.DataFrame:
+    """Forecast the ``horizon`` steps that follow the newest window, or the window before an instant.
+
+    A model that reads a profile gets it from all rows before the origin, and from none after it.
+
+    Args:
+        model: The forecaster.
+        city: The city.
+        at: Seconds since 1970-01-01 UTC of the first wanted step; None for the step after the last row.
+
+    Returns:
+        One row per sensor, channel and step: ``sensor``, ``time`` (with the time zone of the place), ``horizon``
+        (steps ahead, from 1), ``channel``, ``value``, ``unit`` (of the source).
+
+    Raises:
+        InputError: where the model cannot answer for this city, or the instant leaves no full window before it.
+    """
+    model.check(city)
+    origin = city.time.length
+    if at is not None:
+        origin = int(np.searchsorted(city.time.times(), at))
+    if not city.history <= origin <= city.time.length:
+        first, last = (pd.Timestamp(int(t), unit="s", tz="UTC").tz_convert(city.time.tz).isoformat()
+                       for t in city.time.times(np.array([city.history, city.time.length])))
+        raise InputError("no full window of history lies before this time", field="at",
+                         value=None if at is None else pd.Timestamp(at, unit="s", tz="UTC").isoformat(),
+                         remedy=f"choose a time from {first} to {last}")
+    if "profile" in model.capabilities.needs or model.capabilities.inductive:
+        city.use_context(0, origin)
+    window = city.window([origin], model.capabilities.needs, target=False)
+    with torch.inference_mode():
+        mean = model.eval()(window).mean[0].double().numpy()  # [H, N, C]
+    steps, nodes, channels = mean.shape
+    described = city.signal.channels
+    value = np.stack([city.signal.to_source(mean[..., i], i) for i in range(channels)], -1)
+    times = pd.DatetimeIndex(city.time.times(np.arange(origin, origin + steps)).astype("datetime64[s]"), tz="UTC")
+    return pd.DataFrame({
+        "sensor": np.tile(np.repeat(city.node_ids.astype(str), channels), steps),
+        "time": np.repeat(times.tz_convert(city.time.tz), nodes * channels),
+        "horizon": np.repeat(np.arange(1, steps + 1, dtype=np.int32), nodes * channels),
+        "channel": np.tile([c.name for c in described], steps * nodes),
+        "value": value.reshape(-1),
+        "unit": np.tile([c.source_unit for c in described], steps * nodes),
+    })
+
+
+def write_forecast(table: pd.DataFrame, path: Path | str) -> None:
+    """Write a forecast as Parquet, whole or not at all."""
+    with io.atomic_path(path) as work:
+        table.to_parquet(work, index=False)

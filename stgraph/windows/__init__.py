@@ -1,0 +1,10 @@
+"""From a graph's signal to batches: the split, the descriptors of the training rows, the windows."""
+
+from stgraph.windows.city import City
+from stgraph.windows.context import Context
+from stgraph.windows.loader import PartBatches, TrainingBatches, loader
+from stgraph.windows.split import PARTS, Split
+from stgraph.windows.window import Calendar, Forecast, Window
+
+__all__ = ["PARTS", "Calendar", "City", "Context", "Forecast", "PartBatches", "Split", "TrainingBatches", "Window",
+           "loader"]

@@ -1,0 +1,17 @@
+"""Shared fixtures: where the real data sets are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets: ``$STGRAPH_DATA``, or ``../shared/data`` beside the checkout."""
+    folder = Path(os.environ.get("STGRAPH_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no real data: set STGRAPH_DATA to a folder that holds los_loop, pems_bay_16, ...")
+    return folder
