@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from stgraph.datasets.card import FILE_OPTIONS, Card, load_card
+from stgraph.datasets.schema import FILE_OPTIONS, Card, load_card
 from stgraph.errors import InputError
 
 if TYPE_CHECKING:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import ReferenceType, ref
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from stgraph.errors import InputError
 from stgraph.graph.csr import CSR, build_csr
-from stgraph.graph.schema import Attribute, EdgeType, GraphType, Schema, check_unit, describe, infer, label
+from stgraph.graph.schema import Attribute, EdgeType, GraphType, Schema, check_unit, infer, label
 from stgraph.graph.signal import Signal
 from stgraph.graph.time import TimeAxis
 
@@ -75,10 +74,8 @@ class DynamicHeteroGraph(HeteroData):
         super().__init__(_mapping, **kwargs)
 
     def __setattr__(self, key: str, value: Any) -> None:
-        if key in ("time", "schema"):
-            self.__dict__[key] = value
-        elif key == "metadata":
-            self.__dict__["_metadata"] = Provenance(value)
+        if key in ("time", "schema", "metadata"):
+            object.__setattr__(self, key, value)
         else:
             super().__setattr__(key, value)
 
@@ -89,6 +86,10 @@ class DynamicHeteroGraph(HeteroData):
         found: Provenance = self.__dict__["_metadata"]
         found.owner = ref(self)
         return found
+
+    @metadata.setter
+    def metadata(self, value: dict[str, Any]) -> None:
+        self.__dict__["_metadata"] = Provenance(value)
 
     @property
     def simulated(self) -> bool:

@@ -49,6 +49,43 @@ class Channel:
         return cls(value["name"], value["quantity"], value["source_unit"])
 
 
+class LazyArray:
+    """A part of an array ``[T, N, C]`` that is not in memory; what is sliced is read, nothing else.
+
+    Args:
+        array: Anything that slices like an array: a Zarr array, a memory map, another part.
+        rows: First row and first row after the part; None for all.
+        nodes: Positions of nodes; None for all.
+        channels: Positions of channels; None for all.
+    """
+
+    def __init__(self, array: Any, rows: tuple[int, int] | None = None, nodes: np.ndarray | None = None,
+                 channels: Sequence[int] | None = None) -> None:
+        self.array, self.nodes, self.channels = array, nodes, channels
+        self.first, self.last = rows if rows is not None else (0, int(array.shape[0]))
+        self.dtype = np.dtype(array.dtype)
+        self.shape = (max(0, self.last - self.first), array.shape[1] if nodes is None else len(nodes),
+                      array.shape[2] if channels is None else len(channels))
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, step = rows.indices(self.shape[0])
+        found = np.asarray(self.array[self.first + start:self.first + max(start, stop)])
+        if self.nodes is not None:
+            found = found[:, self.nodes]
+        return (found if self.channels is None else found[:, :, self.channels])[::step]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+
+def in_memory(array: Any) -> bool:
+    """Whether an array lies in memory, rather than on disk."""
+    return isinstance(array, np.ndarray) and not isinstance(array, np.memmap)
+
+
 @dataclass(eq=False)
 class Signal:
     """Values ``[T, N, C]`` in SI units and, of the same shape, whether each was observed.
@@ -108,33 +145,43 @@ class Signal:
         return values, mask
 
     def select(self, nodes: Any = None, channels: Sequence[str] | None = None, rows: slice | None = None) -> Signal:
-        """A signal of some nodes, channels and rows, in memory where nodes or channels are chosen.
+        """A signal of some nodes, channels and rows; what lies on disk is not read, but seen through a view.
 
         Args:
             nodes: Index array of nodes; None for all.
             channels: Channel names in the wanted order; None for all.
-            rows: A slice of rows; None for all.
+            rows: A slice of consecutive rows; None for all.
 
         Raises:
             InputError: for a channel that does not exist.
         """
-        values, mask, described = self.values, self.mask, tuple(self.channels)
-        if rows is not None:
-            values, mask = values[rows], None if mask is None else mask[rows]
+        pick: list[int] | None = None
         if channels is not None:
             for name in channels:
                 if name not in self.channel_names:
                     raise InputError("no such channel", field="channels", value=name,
                                      remedy=f"choose among {', '.join(self.channel_names)}")
             pick = [self.channel_names.index(name) for name in channels]
-            if pick != list(range(len(described))):
-                values = np.asarray(values)[:, :, pick]
-                mask = None if mask is None else np.asarray(mask)[:, :, pick]
-            described = tuple(described[i] for i in pick)
-        if nodes is not None:
-            values = np.asarray(values)[:, np.asarray(nodes)]
-            mask = None if mask is None else np.asarray(mask)[:, np.asarray(nodes)]
-        return Signal(values, mask, described)
+            pick = None if pick == list(range(len(self.channels))) else pick
+        described = self.channels if pick is None else [self.channels[i] for i in pick]
+        chosen = None if nodes is None else np.asarray(nodes)
+
+        def part(array: Any) -> Any:
+            if not in_memory(array):
+                start, stop, _ = (rows or slice(None)).indices(array.shape[0])
+                return LazyArray(array, (start, stop), chosen, pick)
+            array = array if rows is None else array[rows]
+            array = array if pick is None else np.take(array, pick, axis=2)
+            return array if chosen is None else np.take(array, chosen, axis=1)
+
+        if rows is None and pick is None and chosen is None:
+            return self
+        return Signal(part(self.values), None if self.mask is None else part(self.mask), described)
+
+    def copy(self) -> Signal:
+        """An independent copy of what lies in memory; what lies on disk is shared."""
+        values, mask = (array.copy() if in_memory(array) else array for array in (self.values, self.mask))
+        return Signal(values, mask, self.channels)
 
     def to_source(self, values: Any, channel: int) -> Any:
         """Values of one channel in the unit of the source."""

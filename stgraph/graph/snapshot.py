@@ -51,7 +51,7 @@ def at(graph: DynamicHeteroGraph, t: Any) -> DynamicHeteroGraph:
         _cut_rows(out, axis.slice(row, row + 1), row, row + 1)
     else:
         start = moment - (moment - axis.start) % axis.step
-        out.time = TimeAxis(start, axis.step, 1, axis.tz, axis.steps_per_day, axis.weekdays_only, axis.first_slot)
+        out.time = TimeAxis(start, axis.step, 1, axis.tz, axis.steps_per_day)
         for kind, found in out._signals.items():
             out._signals[kind] = {name: _unobserved(signal) for name, signal in found.items()}
     return out
@@ -84,7 +84,7 @@ def window(graph: DynamicHeteroGraph, t0: Any, t1: Any) -> DynamicHeteroGraph:
 
 def take(graph: DynamicHeteroGraph, nodes: dict[str, Tensor],
          edges: dict[EdgeType, Tensor] | None = None) -> DynamicHeteroGraph:
-    """The graph of chosen nodes, in the given order, with the chosen edges among them, in the order of the edge list.
+    """The graph of chosen nodes with the chosen edges among them, both in the given order.
 
     Args:
         graph: The graph; it is not changed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -18,6 +18,7 @@ import pandas as pd
 from stgraph.errors import InputError
 
 DAY = 86_400
+RowSlice: TypeAlias = slice  # the class below has a method of this name
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class TimeAxis:
                              remedy=f"slots run from 0 to {self.steps_per_day - 1}")
 
     # ---------------------------------------------------------------- rows to times
-    def times(self, rows: np.ndarray | slice | None = None) -> np.ndarray:
+    def times(self, rows: np.ndarray | RowSlice | None = None) -> np.ndarray:
         """Seconds since 1970-01-01 UTC, ``[len(rows)]`` int64; rows before 0 or after the end are extrapolated."""
         rows = self._rows(rows)
         if self.steps_per_day is None:
@@ -123,7 +124,7 @@ class TimeAxis:
         """Slots of one day: 288 at five minutes, ``steps_per_day`` on a service axis, 1 for steps of days."""
         return self.steps_per_day or max(1, DAY // self.step)
 
-    def calendar(self, rows: np.ndarray | slice | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def calendar(self, rows: np.ndarray | RowSlice | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Slot of the day ``0..slots_per_day-1``, day of the week (Monday 0) and day number, each ``[len(rows)]``.
 
         Rows outside the axis are allowed: the calendar of the future is known.
@@ -156,7 +157,7 @@ class TimeAxis:
         """The reverse of :meth:`to_dict`."""
         return cls(**value)
 
-    def _rows(self, rows: np.ndarray | slice | None) -> np.ndarray:
+    def _rows(self, rows: np.ndarray | RowSlice | None) -> np.ndarray:
         if rows is None:
             return np.arange(self.length, dtype=np.int64)
         if isinstance(rows, slice):

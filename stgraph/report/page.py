@@ -31,6 +31,7 @@ Array = npt.NDArray[Any]
 KM_PER_DEGREE = 111.195  # of latitude, on a sphere of the mean earth radius of 6371 km
 EDGE_LIMIT = 30_000  # more lines than this are a grey area on screen and megabytes in the file
 _SHOWN_APART = ("commands", "attributions")  # parts of the provenance that have a place of their own on the page
+_SCRIPTS = ("chart.js", "map.js", "curves.js", "page.js")  # one script, in this order
 _RUN_FIELDS = ("data", "data_sha256", "split", "history", "seed", "parameters", "seconds", "peak_memory_mb", "device",
                "versions")
 
@@ -45,7 +46,7 @@ class ReportContent:
     title: str
     simulated: bool  # shows a badge and a sentence that no reading was measured
     model: str
-    summary: Mapping[str, Any]  # the object of `evaluate --json`; mape in percent; "slices": {group: {level: scores}}
+    summary: Mapping[str, Any]  # the object of `evaluate --json`; mape in percent; "slices" as {group: {level: {mae, count}}}, hours "0" or "00:00"
     quantity: str  # what was forecast, e.g. "speed"
     unit: str  # unit of readings and errors, e.g. "mph"
     step_seconds: float
@@ -74,10 +75,10 @@ def render(content: ReportContent) -> str:
     Raises:
         ValueError: where the parts of the content disagree about N, R, K, O or H.
     """
-    script = _part("page.js")
+    script = "".join(map(_part, _SCRIPTS))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(label=words.label, plain=words.plain, linked=_linked)
+    environment.filters.update(label=words.label, plain=words.plain, linked=_linked, unbroken=_unbroken)
     environment.tests["hash"] = words.is_hash
     return environment.from_string(_part("template.html")).render(
         style=Markup(_part("page.css")), script=Markup(script), script_digest=digest,
@@ -265,8 +266,9 @@ def _texts(content: ReportContent) -> dict[str, Any]:
     return {
         "content": content,
         "headline": words.headline(summary, unit, len(content.error_by_step) * step),
-        "caveats": words.lost_horizons(summary, step),
+        "caveat": words.lost_horizons(summary, step),
         "facts": _facts(content),
+        "history": words.history_sentence(content.model, summary, step),
         "figures": _figures(content),
         "leads": [(key, words.duration_short(int(key) * step)) for key in words.step_keys(summary)],
         "map_leads": [(str(key), words.duration_short(key * step)) for key in sorted(content.error_by_sensor_at)],
@@ -274,7 +276,7 @@ def _texts(content: ReportContent) -> dict[str, Any]:
         "choices": _choices(content),
         "tables": _tables(content),
         "slices": _slices(content),
-        "hours": sorted(((summary.get("slices") or {}).get("hour") or {}), key=int),
+        "hours": list((summary.get("slices") or {}).get("hour") or {}),
         "records": [("The data and the run", {k: v for k, v in provenance.items() if k not in _SHOWN_APART}),
                     ("The evaluation", run)],
         "commands": list(provenance.get("commands") or []),
@@ -286,10 +288,10 @@ def _texts(content: ReportContent) -> dict[str, Any]:
 def _facts(content: ReportContent) -> str:
     """What was tested, on what, and when."""
     days = sorted({time[:10] for time in content.times})
-    span = f", {days[0]}" if len(days) == 1 else f", {days[0]} to {days[-1]}" if days else ""
+    span = f"; curves of {days[0]}" if len(days) == 1 else f"; curves of {days[0]} to {days[-1]}" if days else ""
     count = len(content.sensor_ids)
     return (f"{content.model} forecasts {content.quantity} at {count:,} {'sensor' if count == 1 else 'sensors'}, every "
-            f"{words.duration_short(content.step_seconds)}{span}.")
+            f"{words.duration_words(content.step_seconds).removeprefix('one ')}{span}.")
 
 
 def _figures(content: ReportContent) -> list[tuple[str, str, str, str]]:
@@ -299,18 +301,18 @@ def _figures(content: ReportContent) -> list[tuple[str, str, str, str]]:
     error = words.score(scores, "all", "mae")
     figures = [("Mean absolute error", words.significant(error), unit, "over all steps"),
                ("Root mean squared error", words.significant(words.score(scores, "all", "rmse")), unit, "pooled"),
-               ("Mean percentage error", words.fixed(words.score(scores, "all", "mape"), 1), "%", "absolute")]
+               ("Mean percentage error", words.fixed(words.score(scores, "all", "mape"), 1), "%", "of the reading")]
     if best and error is not None:
         change = words.comparison(error, best[1])
-        sign = "" if words.percent(change) == "0.0 %" else "−" if change < 0 else "+"
-        number = words.percent(change).removesuffix(" %") if math.isfinite(change) else "∞"
+        number = words.percent(change).removesuffix(f"{words.NBSP}%") if math.isfinite(change) else "∞"
+        sign = "" if number == "0.0" else "−" if change < 0 else "+"
         figures.append(("Against best control", sign + number, "%",
                         f"{words.control_name(best[0])}, {words.significant(best[1])} {unit}".strip()))
     figures.append(("Sensors", f"{len(content.sensor_ids):,}", "",
                     f"every {words.duration_short(content.step_seconds)}"))
     parameters = words.finite(summary.get("parameters"))
     if parameters is not None:
-        figures.append(("Parameters", f"{parameters:,.0f}", "", f"seed {words.plain(summary.get('seed'))}"))
+        figures.append(("Parameters", f"{parameters:,.0f}", "", "learned numbers"))
     return figures
 
 
@@ -323,7 +325,7 @@ def _choices(content: ReportContent) -> list[tuple[int, str]]:
     for k in order:
         sensor = int(content.curve_sensors[k])
         about = [words.with_unit(float(errors[sensor]), content.unit)]
-        if content.curve_labels:
+        if content.curve_labels and content.curve_labels[k]:
             about.append(content.curve_labels[k])
         choices.append((sensor, f"{content.sensor_ids[sensor]} · {' · '.join(about)}"))
     return choices
@@ -369,6 +371,12 @@ def _linked(text: str) -> Markup:
     pieces = re.split(r"(https?://[^\s<>\"']*[^\s<>\"'.,;:!?()])", str(text))
     return Markup("").join(Markup('<a href="{0}" rel="noopener noreferrer">{0}</a>').format(piece) if odd else piece
                            for piece, odd in ((piece, index % 2) for index, piece in enumerate(pieces)))
+
+
+def _unbroken(text: str) -> Markup:
+    """A command that wraps between its words and not inside its options."""
+    return Markup("\n").join(Markup(" ").join(Markup("<span>{}</span>").format(word) for word in line.split(" "))
+                             for line in text.split("\n"))
 
 
 def _part(name: str) -> str:

@@ -14,9 +14,13 @@ LABELS = {
     "seconds": "Time taken, s",
     "parameters": "Parameters",
     "history": "Steps read",
-    "crs": "CRS",
+    "week": "Day of the week",
+    "level": "Level of the reading",
 }
-"""Names of provenance fields that are more than their key with a capital letter."""
+"""Names of fields that are more than their key with a capital letter."""
+
+NBSP = "\N{NO-BREAK SPACE}"  # keeps a number and its unit on one line
+NO_DIFFERENCE = -0.05  # percent: a gain that would be shown as 0.0 % is none
 
 _HASH = re.compile(r"(sha256:)?[0-9a-f]{16,}")
 
@@ -87,7 +91,7 @@ def unit_text(unit: str) -> str:
 
 def with_unit(value: float | None, unit: str, digits: int = 3) -> str:
     """An error in words: ``3.52 mph``."""
-    return f"{significant(value, digits)} {unit_text(unit)}".strip()
+    return f"{significant(value, digits)}{NBSP}{unit_text(unit)}".strip()
 
 
 def score(scores: Mapping[str, Any] | None, horizon: str, metric: str) -> float | None:
@@ -111,7 +115,7 @@ def comparison(error: float, control: float) -> float:
 
 def percent(value: float) -> str:
     """A share for a sentence, without its sign: ``20 %``, ``0.4 %``."""
-    return f"{abs(value):.0f} %" if abs(value) >= 1 else f"{abs(value):.1f} %"
+    return f"{abs(value):.0f}{NBSP}%" if abs(value) >= 1 else f"{abs(value):.1f}{NBSP}%"
 
 
 def headline(summary: Mapping[str, Any], unit: str, horizon_seconds: float) -> str:
@@ -131,29 +135,36 @@ def headline(summary: Mapping[str, Any], unit: str, horizon_seconds: float) -> s
         return f"{start}; no control was scored beside it."
     name, control = best
     change = comparison(error, control)
-    if change <= -0.05:
+    if change <= NO_DIFFERENCE:
         return f"{start}; {percent(change)} lower than the best control ({control_name(name)})."
     named = f"({control_name(name)}, {with_unit(control, unit)})"
-    if change < 0.05:
+    if change < -NO_DIFFERENCE:
         return f"{start}; no lower than the best control {named}: the model does not beat it."
     amount = f"{percent(change)} higher" if math.isfinite(change) else "higher"
     return f"{start}; {amount} than the best control {named}: the model does not beat it."
 
 
-def lost_horizons(summary: Mapping[str, Any], step_seconds: float) -> list[str]:
-    """One sentence for each reported step at which a control is at least as good though the model wins overall."""
-    scores = summary.get("horizons") or {}
-    best = best_control(summary)
+def lost_horizons(summary: Mapping[str, Any], step_seconds: float) -> str:
+    """A sentence that names the reported steps at which a control does as well though the model wins overall, or ""."""
+    scores, best = summary.get("horizons") or {}, best_control(summary)
     error = score(scores, "all", "mae")
-    if best is None or error is None or comparison(error, best[1]) > -0.05:
-        return []
-    sentences = []
+    if best is None or error is None or comparison(error, best[1]) > NO_DIFFERENCE:
+        return ""
+    lost = []
     for step in step_keys(summary):
         at_step, here = best_control(summary, step), score(scores, step, "mae")
-        if at_step and here is not None and comparison(here, at_step[1]) > -0.05:
-            ahead = duration_words(int(step) * step_seconds)
-            sentences.append(f"At {ahead} ahead the model does not beat the best control ({control_name(at_step[0])}).")
-    return sentences
+        if at_step and here is not None and comparison(here, at_step[1]) > NO_DIFFERENCE:
+            lost.append(f"{duration_words(int(step) * step_seconds)} ({control_name(at_step[0])})")
+    return f"At {' and '.join(lost)} ahead a control does as well or better." if lost else ""
+
+
+def history_sentence(model: str, summary: Mapping[str, Any], step_seconds: float) -> str:
+    """How much of the past the model reads, so that it is not ranked beside one that reads more; "" where unknown."""
+    steps = finite(summary.get("history"))
+    if steps is None:
+        return ""
+    profile = " and a profile of the training days" if summary.get("reads_profile") else ""
+    return f"{model} reads the last {steps:.0f} steps ({duration_short(steps * step_seconds)}){profile}."
 
 
 def step_keys(summary: Mapping[str, Any]) -> list[str]:

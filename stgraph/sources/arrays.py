@@ -127,7 +127,7 @@ def read_pandas_hdf5(path: Path | str, key: str | None) -> tuple[np.ndarray, np.
                                  remedy="name one with --key" if frames else "write it with DataFrame.to_hdf")
             group = frames[key.strip("/")] if key is not None else next(iter(frames.values()))
             return _fixed_frame(group, path)
-    except OSError as error:
+    except (OSError, KeyError) as error:
         raise InputError(f"not readable as HDF5: {error}", file=path,
                          remedy="save it again, without a compression that only PyTables knows") from error
 

@@ -51,6 +51,11 @@ def table_columns(path: Path | str) -> list[str]:
     return _header(path)[0]
 
 
+def separator_of(path: Path | str) -> str:
+    """The character between the fields of a CSV file, as its first line shows it: comma, semicolon or tab."""
+    return _header(Path(path))[1]
+
+
 def time_index(path: Path | str) -> str | None:
     """The column of a Parquet file that pandas kept its index in; None for other files."""
     path = Path(path)
@@ -157,7 +162,7 @@ def _header(path: Path) -> tuple[list[str], str]:
 
 
 def _read_csv(path: Path, text: Sequence[str], numbers: Sequence[str], kind: pa.DataType) -> pa.Table:
-    separator = _header(path)[1]
+    separator = separator_of(path)
     parse = arrow_csv.ParseOptions(delimiter=separator)
     read = arrow_csv.ReadOptions(block_size=1 << 24)
     types = dict.fromkeys(text, pa.string()) | dict.fromkeys(numbers, kind)

@@ -134,13 +134,16 @@ class City:
                              remedy=f"choose origins from {self.history} to {last}")
         past = origin[:, None] + np.arange(-self.history, 0)
         future = origin[:, None] + np.arange(self.horizon)
-        values, mask = self._read(past)
-        window = Window(values, mask, self.calendar(past), self.calendar(future), torch.from_numpy(origin), self)
+        read, seen = self._read(np.concatenate([past, future], 1) if target else past)
+        readings = read[:, : self.history], seen[:, : self.history]
+        window = Window(*_tensors(*readings), self.calendar(past), self.calendar(future), torch.from_numpy(origin), self)
+        targets = None
         if target:
-            window.target, window.target_mask = self._read(future)
+            targets = read[:, self.history :], seen[:, self.history :]
+            window.target, window.target_mask = _tensors(*targets)
         if "profile" in needs:
-            profile = torch.from_numpy(self.context.profile(np.concatenate([past, future], 1)))
-            window.profile_past, window.profile_future = profile[:, : self.history], profile[:, self.history :]
+            window.profile_past = torch.from_numpy(self.context.profile(past, readings))
+            window.profile_future = torch.from_numpy(self.context.profile(future, targets))
         if "lags" in needs:
             window.lags = {name: self._lag(future, origin, rows) for name, rows in self._lag_rows.items()}
         return window
@@ -159,25 +162,31 @@ class City:
         for name, days in (("yesterday", 1), ("last_week", 7)):
             earlier = utc - days * DAY
             earlier += offset - (self.time.local(earlier) - earlier)  # the same clock time across a change of offset
-            found[name] = np.minimum(self.time.row_of(earlier), rows - 1)
+            found[name] = np.clip((earlier - self.time.start) // self.time.step, -1, rows - 1)
         return found
 
     def _lag(self, future: np.ndarray, origin: np.ndarray, earlier: np.ndarray) -> tuple[Tensor, Tensor]:
         rows = earlier[future]
         while (late := rows >= origin[:, None]).any():  # a horizon beyond the lag goes back once more
             rows = np.where(late, earlier[rows], rows)
-        values, mask = self._read(np.maximum(rows, 0))
-        known = torch.from_numpy(rows >= 0)[..., None, None]
-        return values * known, mask & known
+        known = rows >= 0
+        values, mask = self._read(np.where(known, rows, np.maximum(rows.max(1, keepdims=True), 0)))
+        return _tensors(values, mask & known[..., None, None])
 
-    def _read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values and mask ``[B, L, N, C]`` of rows ``[B, L]``."""
-        if isinstance(self.signal.values, np.ndarray) and not isinstance(self.signal.values, np.memmap):
-            values = self.signal.values[rows]
-            mask = np.ones(values.shape, bool) if self.signal.mask is None else self.signal.mask[rows]
-        else:  # one contiguous read a window
-            low, high = rows.min(1), rows.max(1) + 1
-            pairs = [self.signal.read(int(a), int(b)) for a, b in zip(low, high, strict=True)]
-            values = np.stack([block[row - a] for (block, _), row, a in zip(pairs, rows, low, strict=True)])
-            mask = np.stack([block[row - a] for (_, block), row, a in zip(pairs, rows, low, strict=True)])
-        return torch.from_numpy(values), torch.from_numpy(mask)
+        signal = self.signal
+        if isinstance(signal.values, np.ndarray):
+            values = signal.values[rows]
+            return values, np.ones(values.shape, bool) if signal.mask is None else signal.mask[rows]
+        low, high = rows.min(1), rows.max(1) + 1  # one contiguous read a window
+        pairs = [signal.read(int(a), int(b)) for a, b in zip(low, high, strict=True)]
+        values = np.stack([block[row - a] for (block, _), row, a in zip(pairs, rows, low, strict=True)])
+        mask = np.stack([block[row - a] for (_, block), row, a in zip(pairs, rows, low, strict=True)])
+        return values, mask
+
+
+def _tensors(values: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Float32 values, 0 where nothing was observed, and bool mask, each in memory of its own."""
+    return (torch.from_numpy(np.where(mask, values, np.float32(0)).astype(np.float32, copy=False)),
+            torch.from_numpy(np.ascontiguousarray(mask)))

@@ -8,14 +8,16 @@ plain mean the reading leaks into its own feature and a model learns to trust it
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
+from scipy import sparse
 
 from stgraph.errors import InputError
 from stgraph.graph.signal import Signal
 from stgraph.graph.time import TimeAxis
 
-_CHUNK_BYTES = 32 * 2**20
+_CHUNK_BYTES = 8 * 2**20
 
 
 class Context:
@@ -26,12 +28,14 @@ class Context:
         time: Its time axis.
         start: First fitted row.
         stop: Row after the last fitted row; nothing outside ``start .. stop - 1`` is read.
-        shrinkage: Pseudo-counts that pull the mean of the slot of the week toward the mean of the slot of the day.
+        shrinkage: Pseudo-counts, more than 0, that pull the mean of the slot of the week toward the mean of the slot
+            of the day.
 
     Attributes:
+        count: ``[N, C]`` observed readings.
         mean, deviation: ``[C]`` over all observed entries.
         level: ``[N, C]`` mean of each node (the channel's mean for a node without any reading).
-        spread: ``[N, C]`` standard deviation of each node's departures from its profile.
+        scale: ``[N, C]`` standard deviation of each node about its level.
 
     Raises:
         InputError: where no entry of a channel is observed.
@@ -41,84 +45,133 @@ class Context:
         self.signal, self.time, self.start, self.stop, self.shrinkage = signal, time, start, stop, shrinkage
         _, nodes, channels = signal.shape
         self.slots = time.slots_per_day
-        self._day_sum = np.zeros((self.slots, nodes, channels), np.float32)
-        self._day_count = np.zeros((self.slots, nodes, channels), np.float32)
-        self._week_sum = np.zeros((7 * self.slots, nodes, channels), np.float32)
-        self._week_count = np.zeros((7 * self.slots, nodes, channels), np.float32)
-        total, square = np.zeros((2, nodes, channels))
-        count = np.zeros((nodes, channels))
+        slot, weekday, _ = time.calendar()
+        self._places = (weekday * self.slots + slot).astype(np.int32)  # slot of the week of every row of the axis
+        self._sum = np.zeros((7 * self.slots, nodes, channels), np.float32)
+        self._count = np.zeros_like(self._sum)
+        total, square, self.count = np.zeros((3, nodes, channels))
         for rows, values, mask in self._chunks():
-            slot, weekday, _ = time.calendar(rows)
-            seen = np.where(mask, values, 0).astype(np.float32)
-            np.add.at(self._day_sum, slot, seen)
-            np.add.at(self._day_count, slot, mask)
-            np.add.at(self._week_sum, weekday * self.slots + slot, seen)
-            np.add.at(self._week_count, weekday * self.slots + slot, mask)
+            seen = np.where(mask, values, 0).astype(np.float32, copy=False)
+            self._add(self._places[rows], seen, mask)
             total += seen.sum(0, dtype=np.float64)
             square += np.square(seen, dtype=np.float64).sum(0)
-            count += mask.sum(0)
-        if not count.sum(0).all():
-            empty = signal.channel_names[int(np.argmin(count.sum(0)))]
+            self.count += mask.sum(0)
+        if not self.count.sum(0).all():
+            empty = signal.channel_names[int(np.argmin(self.count.sum(0)))]
             raise InputError("no reading is observed in the rows to learn from", field=empty,
                              value=f"rows {start} to {stop - 1}", remedy="use more data or leave the channel out")
-        self.count = count
-        mean = total.sum(0) / count.sum(0)
+        mean = total.sum(0) / self.count.sum(0)
         self.mean = mean.astype(np.float32)
-        variance = np.maximum(square.sum(0) / count.sum(0) - mean**2, 0)
+        variance = np.maximum(square.sum(0) / self.count.sum(0) - mean**2, 0)
         self.deviation = np.sqrt(variance).astype(np.float32)
         self.deviation[self.deviation < 1e-6 * np.maximum(1, np.abs(self.mean))] = 1.0  # a constant series
-        self.level = np.where(count > 0, total / np.maximum(count, 1), mean).astype(np.float32)
-        self.spread = self._spread()
+        level = np.where(self.count > 0, total / np.maximum(self.count, 1), mean)
+        self.level = level.astype(np.float32)
+        variance = np.maximum(square / np.maximum(self.count, 1) - level**2, 0)
+        self.scale = self._above_nothing(np.sqrt(variance))
 
-    def profile(self, rows: np.ndarray) -> np.ndarray:
+    @cached_property
+    def spread(self) -> np.ndarray:
+        """``[N, C]`` root mean square of each node's departures from its profile."""
+        square = np.zeros_like(self.level, dtype=np.float64)
+        for rows, values, mask in self._chunks():
+            departure = np.where(mask, values - self.profile(rows, (values, mask)), 0)
+            square += np.square(departure, dtype=np.float64).sum(0)
+        return self._above_nothing(np.sqrt(square / np.maximum(self.count, 1)))
+
+    def profile(self, rows: np.ndarray, readings: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
         """The usual value at rows of any shape ``[...]``, each row's own reading left out: ``[..., N, C]`` float32.
 
         A slot never seen falls back to the slot of the day, then to the node's level.
+
+        Args:
+            rows: Rows; those outside the axis are allowed.
+            readings: Values and mask ``[..., N, C]`` of these rows where they were read already.
         """
         rows = np.asarray(rows)
-        flat = rows.reshape(-1)
-        slot, weekday, _ = self.time.calendar(flat)
-        week = weekday * self.slots + slot
-        day_sum, day_count = self._day_sum[slot], self._day_count[slot]
-        week_sum, week_count = self._week_sum[week], self._week_count[week]
-        own = np.flatnonzero((flat >= self.start) & (flat < self.stop))
-        if own.size:
-            low, high = int(flat[own].min()), int(flat[own].max()) + 1
-            values, mask = self._read_rows(flat[own], low, high)
-            day_sum[own] -= values
-            day_count[own] -= mask
-            week_sum[own] -= values
-            week_count[own] -= mask
-        day = np.where(day_count > 0.5, day_sum / np.maximum(day_count, 1), self.level)
-        result = (week_sum + self.shrinkage * day) / (week_count + self.shrinkage)
-        return result.reshape(*rows.shape, *self.level.shape)
+        usual, base, weight = self._tables
+        places = self._place(rows)
+        result = np.take(usual, places, axis=0)
+        own = (rows >= self.start) & (rows < self.stop)
+        if own.all() and rows.size:
+            values, mask = self._read(rows) if readings is None else readings
+            without = np.take(weight, places, axis=0)
+            without *= values
+            np.subtract(np.take(base, places, axis=0), without, out=without)
+            np.copyto(result, without, where=mask)
+        elif own.any():
+            part = None if readings is None else (readings[0][own], readings[1][own])
+            result[own] = self.profile(rows[own], part)
+        return result
 
-    def slot_mean(self, rows: np.ndarray) -> np.ndarray:
-        """Plain mean of (node, slot of the week) over the fitted rows ``[..., N, C]``: the usual control.
+    def slot_mean(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Plain mean of (node, slot of the week) over the fitted rows, and of how many readings, ``[..., N, C]``.
 
-        A slot of the week never seen falls back to the slot of the day, then to the node's level. For rows outside
-        the fitted ones only: a fitted row would see itself.
+        Where the count is 0 the mean is that of the slot of the day, else the node's level. For rows outside the
+        fitted ones only: a fitted row would see itself.
         """
-        rows = np.asarray(rows)
-        slot, weekday, _ = self.time.calendar(rows.reshape(-1))
-        week = weekday * self.slots + slot
-        day_count, week_count = self._day_count[slot], self._week_count[week]
-        day = np.where(day_count > 0, self._day_sum[slot] / np.maximum(day_count, 1), self.level)
-        result = np.where(week_count > 0, self._week_sum[week] / np.maximum(week_count, 1), day)
-        return result.reshape(*rows.shape, *self.level.shape)
+        places = self._place(np.asarray(rows))
+        return np.take(self._slot_means, places, axis=0), np.take(self._count, places, axis=0)
 
     def day_profile(self) -> np.ndarray:
         """Mean of each slot of the day, ``[slots, N, C]`` float32; an empty slot gives the node's level."""
-        mean = self._day_sum / np.maximum(self._day_count, 1)
-        return np.where(self._day_count > 0, mean, self.level).astype(np.float32)
+        total, count = self._by_day
+        return np.where(count > 0, total / np.maximum(count, 1), self.level)
 
-    def _spread(self) -> np.ndarray:
-        square = np.zeros_like(self.level, dtype=np.float64)
-        for rows, values, mask in self._chunks():
-            square += np.square(np.where(mask, values - self.profile(rows), 0), dtype=np.float64).sum(0)
-        spread = np.sqrt(square / np.maximum(self.count, 1)).astype(np.float32)
-        floor = 1e-3 * self.deviation  # a dead or constant sensor must not divide by nothing
-        return np.maximum(spread, np.broadcast_to(floor, spread.shape))
+    # ---------------------------------------------------------------- tables by slot of the week
+    @property
+    def _by_day(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sum and count of each slot of the day, ``[slots, N, C]``."""
+        shape = (7, self.slots, *self.level.shape)
+        return self._sum.reshape(shape).sum(0), self._count.reshape(shape).sum(0)
+
+    @cached_property
+    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Three tables ``[7 * slots, N, C]``: the profile, and ``base``, ``weight`` of the profile without a reading.
+
+        Without the reading ``v`` the sums become ``sum - v`` and the counts ``count - 1``, so what is left is a
+        straight line in ``v``: ``base - weight * v``.
+        """
+        day_sum, day_count = self._by_day
+        rest = np.maximum(day_count - 1, 1)
+        day = self.day_profile()
+        day_base = np.where(day_count > 1, day_sum / rest, self.level)
+        day_weight = np.where(day_count > 1, self.shrinkage / rest, 0)
+        tables = np.empty((3, *self._sum.shape), np.float32)
+        for weekday in range(7):  # a day at a time keeps the temporaries small
+            part = slice(weekday * self.slots, (weekday + 1) * self.slots)
+            total, count = self._sum[part], self._count[part]
+            others = np.maximum(count - 1, 0) + self.shrinkage
+            tables[0, part] = (total + self.shrinkage * day) / (count + self.shrinkage)
+            tables[1, part] = (total + self.shrinkage * day_base) / others
+            tables[2, part] = (1 + day_weight) / others
+        return tables[0], tables[1], tables[2]
+
+    @cached_property
+    def _slot_means(self) -> np.ndarray:
+        fallback = np.tile(self.day_profile(), (7, 1, 1))
+        return np.divide(self._sum, self._count, out=fallback, where=self._count > 0)
+
+    def _above_nothing(self, scale: np.ndarray) -> np.ndarray:
+        """Scales ``[N, C]`` that are safe to divide by, for dead and constant nodes too."""
+        return np.maximum(scale.astype(np.float32), 1e-3 * self.deviation)
+
+    # ---------------------------------------------------------------- reading
+    def _place(self, rows: np.ndarray) -> np.ndarray:
+        """Slot of the week of each row; rows outside the axis are read off the calendar."""
+        if rows.size and rows.min() >= 0 and rows.max() < self.time.length:
+            return self._places[rows]
+        slot, weekday, _ = self.time.calendar(rows.reshape(-1))
+        return (weekday * self.slots + slot).reshape(rows.shape)
+
+    def _add(self, places: np.ndarray, values: np.ndarray, mask: np.ndarray) -> None:
+        """Add rows to the sums and counts of their places; a place may come more than once."""
+        unique, inverse = np.unique(places, return_inverse=True)
+        ones, columns = np.ones(len(places), np.float32), np.arange(len(places))
+        gather = sparse.csr_array((ones, (inverse, columns)), shape=(len(unique), len(places)))
+        shape = (len(unique), *self._sum.shape[1:])
+        self._sum[unique] += (gather @ values.reshape(len(places), -1)).reshape(shape)
+        self._count[unique] += (gather @ mask.reshape(len(places), -1).astype(np.float32)).reshape(shape)
 
     def _chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         row_bytes = max(1, int(np.prod(self.signal.shape[1:])) * 4)
@@ -127,14 +180,10 @@ class Context:
             last = min(first + size, self.stop)
             yield np.arange(first, last), *self.signal.read(first, last)
 
-    def _read_rows(self, rows: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(self.signal.values, np.ndarray):
-            values, mask = self.signal.values[rows], None if self.signal.mask is None else self.signal.mask[rows]
-        elif high - low <= 4 * len(rows):
-            block, seen = self.signal.read(low, high)
-            values, mask = block[rows - low], seen[rows - low]
-        else:
-            parts = [self.signal.read(int(row), int(row) + 1) for row in rows]
-            values, mask = (np.concatenate(part) for part in zip(*parts, strict=True))
-        mask = np.ones(values.shape, bool) if mask is None else mask
-        return np.where(mask, values, 0), mask
+    def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values and mask of fitted rows ``[...]``, which need not be in order."""
+        unique, inverse = np.unique(rows, return_inverse=True)
+        starts = np.flatnonzero(np.diff(unique, prepend=-2) != 1)
+        parts = [self.signal.read(int(run[0]), int(run[-1]) + 1) for run in np.split(unique, starts[1:])]
+        values, mask = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return values[inverse.reshape(rows.shape)], mask[inverse.reshape(rows.shape)]

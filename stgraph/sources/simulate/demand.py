@@ -17,7 +17,7 @@ from stgraph.sources.simulate.network import Moves, RoadNetwork
 
 DAY = 86_400
 _ROUNDS = 6  # of route choice
-_TOP_LOAD = 1.2  # busiest segments' volume over capacity at the mean weekday peak; above 1 queues form
+_TOP_LOAD = 1.3  # busiest segments' volume over capacity at the mean weekday peak; above 1 queues form
 _PEAK = np.array([0.5, 0.8, 0.8])  # share of each pattern (other, to work, to home) in the mean peak hour
 
 
@@ -99,10 +99,10 @@ def _gravity(network: RoadNetwork, moves: Moves) -> np.ndarray:
     centre = np.hypot(*place.T)
     within = max(centre[~outside].max(), 1.0)
     kinds = zones["kind"].to_numpy()
-    homes = np.select([kinds == "gate", kinds == "suburb"], [10.0, 5.0], 0.8)
-    jobs = np.select([kinds == "gate", kinds == "suburb"], [7.0, 2.0], 0.3 + 2.0 * np.exp(-((centre / within / 0.5) ** 2)))
+    homes = np.select([kinds == "gate", kinds == "suburb"], [5.0, 7.0], 0.8)
+    jobs = np.select([kinds == "gate", kinds == "suburb"], [4.0, 3.0], 0.3 + 2.0 * np.exp(-((centre / within / 0.5) ** 2)))
     likes = [np.outer(homes + jobs, homes + jobs), np.outer(homes, jobs), np.outer(jobs, homes)]
-    near = np.exp(-distance / (2.5 * within))
+    near = np.exp(-distance / (4.0 * within))
     np.fill_diagonal(near, 0.0)
     return np.stack([like * near / (like * near).sum() for like in likes])
 

@@ -154,8 +154,7 @@ class CellTransmission:
         self._sources, self._begin, self._source = np.unique(moves.source, return_index=True, return_inverse=True)
         self._target = moves.target
         self._targets = segments + zones
-        lanes_per_way = np.append(network.segments["turn_lanes"].to_numpy(bool), np.ones(zones, bool))
-        self._one_queue = ~lanes_per_way[moves.source]
+        self._passing = np.append(network.segments["passing"].to_numpy(np.float64), np.ones(zones))[moves.source]
         self.close_lanes([])
 
     def close_lanes(self, incidents: Sequence[Incident]) -> None:
@@ -188,9 +187,9 @@ class CellTransmission:
         room = np.ones(self._targets)
         np.minimum(room[:self._segments], receiving[self.cells.first] / np.maximum(wanted[:self._segments], _NOTHING),
                    out=room[:self._segments])
-        free = room[self._target]
-        held = np.minimum.reduceat(free, self._begin)[self._source]
-        going = shares * wish[self._source] * np.where(self._one_queue, held, free)
+        way = room[self._target]
+        held = np.minimum.reduceat(way, self._begin)[self._source]
+        going = shares * wish[self._source] * (held + self._passing * (way - held))
         passed = np.bincount(self._source, going)
         arrived = np.bincount(self._target, going, minlength=self._targets)
         out[self.last] = passed[:self._segments]

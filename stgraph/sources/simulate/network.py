@@ -30,7 +30,8 @@ class RoadClass:
         lane_capacity: Largest flow of a lane, veh/h.
         lane_jam_density: Density of a standing queue in a lane, veh/km.
         green_share: Share of the time that the end of the segment is open; 1 without a traffic signal.
-        turn_lanes: Whether a blocked way on at its end holds up only those who take it.
+        passing: Share of the drivers whom a blocked way on at its end does not hold up unless they take it: 0 where
+            vehicles keep their order, 1 with a lane for each turn.
     """
 
     lanes: int
@@ -38,17 +39,17 @@ class RoadClass:
     lane_capacity: float
     lane_jam_density: float
     green_share: float = 1.0
-    turn_lanes: bool = False
+    passing: float = 0.0
 
 
 ROAD_CLASSES = {
-    "freeway": RoadClass(2, 29.0, 2000.0, 125.0),
-    "freeway_arm": RoadClass(3, 30.0, 2000.0, 125.0),
+    "freeway": RoadClass(2, 29.0, 2000.0, 125.0, passing=0.6),
+    "freeway_arm": RoadClass(3, 30.0, 2000.0, 125.0, passing=0.6),
     "connector": RoadClass(2, 20.0, 1600.0, 125.0),
     "on_ramp": RoadClass(1, 16.0, 1700.0, 135.0),
-    "off_ramp": RoadClass(2, 16.0, 1700.0, 135.0, 0.6, True),
-    "avenue": RoadClass(3, 15.0, 1700.0, 140.0, 0.75, True),
-    "arterial": RoadClass(3, 14.0, 1700.0, 140.0, 0.55, True),
+    "off_ramp": RoadClass(2, 16.0, 1700.0, 135.0, green_share=0.75, passing=1.0),
+    "avenue": RoadClass(3, 13.5, 1700.0, 140.0, green_share=0.9, passing=1.0),
+    "arterial": RoadClass(3, 12.5, 1700.0, 140.0, green_share=0.55, passing=1.0),
 }
 
 
@@ -59,7 +60,7 @@ class RoadNetwork:
     Args:
         junctions: ``junction_id, kind, x, y, longitude, latitude`` (metres, degrees).
         segments: ``segment_id, from_junction, to_junction, road_class, lanes, length_m, free_speed`` (m/s),
-            ``capacity`` (veh/h), ``jam_density`` (veh/km), ``green_share``, ``turn_lanes`` and
+            ``capacity`` (veh/h), ``jam_density`` (veh/km), ``green_share``, ``passing`` and
             ``geometry`` (WKT, degrees).
         turns: ``from_segment, to_segment``: every way on that a driver may choose.
         lines: Polyline of each segment in local metres, ``[points, 2]``.
@@ -184,7 +185,7 @@ class NetworkBuilder:
             "free_speed": road.free_speed * pace,
             "capacity": road.lane_capacity * road.lanes,
             "jam_density": road.lane_jam_density * road.lanes,
-            "green_share": road.green_share, "turn_lanes": road.turn_lanes,
+            "green_share": road.green_share, "passing": road.passing,
         })
         return len(self._rows) - 1
 

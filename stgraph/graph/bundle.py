@@ -1,0 +1,295 @@
+"""The ``.stg`` bundle: a graph on disk, that other tools can open and nobody can execute.
+
+A folder with ``graph.json`` (time axis, schema, provenance, hashes), ``nodes/<type>.parquet`` (GeoParquet),
+``edges/<source>__<relation>__<destination>.parquet`` and ``signals/<type>/<name>/{values,mask}`` (Zarr v3). It is
+written whole or not at all, and read only if every file is what ``graph.json`` says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stgraph.errors import BundleError, InputError
+from stgraph.graph.schema import DTYPES, Attribute, GraphType, Schema, check_name, edge_type, label
+from stgraph.graph.signal import Channel, Signal
+from stgraph.graph.time import TimeAxis
+from stgraph.io import atomic_path, sha256
+from stgraph.version import __version__
+
+if TYPE_CHECKING:
+    from stgraph.graph.dynamic import DynamicHeteroGraph
+
+FORMAT = "stgraph-bundle"
+VERSION = 1
+GRAPH = "graph.json"
+IN_MEMORY_BYTES = 1 << 30
+_AGAIN = "make the bundle again, or take an unchanged copy"
+_FOLDERS = ("nodes", "edges", "signals")
+_PARTS = {"metadata": dict, "time": dict | None, "counts": dict, "schema": dict, "signals": list, "files": dict,
+          "data_sha256": str}
+
+
+# ---------------------------------------------------------------- writing
+def save(graph: DynamicHeteroGraph, path: Path | str) -> None:
+    """Write a graph as a bundle, whole or not at all; a bundle that stood there is replaced.
+
+    Args:
+        graph: The graph; it is validated, which completes its schema.
+        path: The folder, by custom with the ending ``.stg``.
+
+    Raises:
+        InputError: for a graph that does not validate, a path that is something else, or a full disk. What stood at
+            the path stays as it was.
+    """
+    path = Path(path)
+    _check_target(graph, path)
+    graph.validate()
+    if graph._global_store:
+        raise InputError("graph-level attributes are not saved", field=next(iter(graph._global_store.keys())),
+                         remedy="delete it, or put plain values into graph.metadata")
+    with atomic_path(path, folder=True) as folder:
+        document = _write_parts(graph, folder)
+        names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+        document["files"] = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
+                             for name in names}
+        document["data_sha256"] = _data_digest(document)
+        document["document_sha256"] = _digest(document)
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / GRAPH).write_text(text + "\n", encoding="utf-8")
+
+
+def _check_target(graph: DynamicHeteroGraph, path: Path) -> None:
+    from stgraph.graph.arrays import folder_of
+
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise InputError("something else than a bundle is there", file=path, remedy="choose another place")
+    if path.is_dir() and any(path.iterdir()) and not (path / GRAPH).is_file():
+        raise InputError("the folder is not a bundle, and would be replaced", file=path,
+                         remedy="choose a new name, such as city.stg")
+    for kind, found in graph._signals.items():
+        for name, signal in found.items():
+            for array in (signal.values, signal.mask):
+                source = folder_of(array)
+                if source is not None and source.is_relative_to(path.resolve()):
+                    raise InputError("a signal of this graph is still read from the bundle that would be replaced",
+                                     file=path, field=f"{label(kind)}.{name}",
+                                     remedy="save it elsewhere, or load it with in_memory=True")
+
+
+def _write_parts(graph: DynamicHeteroGraph, folder: Path) -> dict[str, Any]:
+    from stgraph.graph.arrays import write_array
+    from stgraph.graph.tables import write_table
+
+    for part in _FOLDERS:
+        (folder / part).mkdir()
+    for kind in (*graph.node_types, *graph.edge_types):
+        attributes = {name: value for name, value in graph._store(kind).items() if name != "num_nodes"}
+        try:
+            write_table(folder / _table(kind), attributes)
+        except InputError as error:
+            raise InputError(error.problem, field=f"{label(kind)}.{error.field}", remedy=error.remedy) from error
+    signals = []
+    for kind, found in graph._signals.items():
+        for name, signal in found.items():
+            place = f"signals/{label(kind)}/{name}"
+            axes = ("time", "node" if isinstance(kind, str) else "edge", "channel")
+            write_array(folder / place / "values", signal.values, axes)
+            masked = not _fully_observed(signal)
+            if masked:
+                write_array(folder / place / "mask", signal.mask, axes)
+            signals.append({"of": kind if isinstance(kind, str) else list(kind), "name": name,
+                            "dtype": np.dtype(signal.values.dtype).name, "shape": list(signal.shape),
+                            "masked": masked, "channels": [channel.to_dict() for channel in signal.channels]})
+    sources = [source for source in graph.metadata.get("sources") or () if isinstance(source, dict)]
+    return {
+        "format": FORMAT, "version": VERSION, "stgraph": __version__,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "licences": _distinct(sources, "licence"), "attribution": _distinct(sources, "attribution"),
+        "metadata": dict(graph.metadata),
+        "time": None if graph.time is None else graph.time.to_dict(),
+        "counts": {"nodes": {kind: graph.size_of(kind) for kind in graph.node_types},
+                   "edges": [{"type": list(kind), "count": graph.size_of(kind)} for kind in graph.edge_types]},
+        "schema": graph.schema.to_dict(),
+        "signals": signals,
+    }
+
+
+def _fully_observed(signal: Signal) -> bool:
+    if signal.mask is None:
+        return True
+    rows = max(1, IN_MEMORY_BYTES // 16 // max(1, signal.shape[1] * signal.shape[2]))
+    return all(np.asarray(signal.mask[start:start + rows]).all() for start in range(0, signal.shape[0], rows))
+
+
+def _distinct(sources: list[dict[str, Any]], key: str) -> list[str]:
+    return list(dict.fromkeys(str(source[key]) for source in sources if source.get(key)))
+
+
+def _table(kind: GraphType) -> str:
+    return f"{'nodes' if isinstance(kind, str) else 'edges'}/{label(kind)}.parquet"
+
+
+# ---------------------------------------------------------------- hashes
+def data_sha256(path: Path | str) -> str:
+    """Hash of what a bundle holds (data files, schema, time axis), whenever and wherever it was written.
+
+    Raises:
+        BundleError: for a folder that is not a bundle of this version, or whose ``graph.json`` was altered.
+    """
+    return str(_read_document(Path(path))["data_sha256"])
+
+
+def _digest(value: dict[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _data_digest(document: dict[str, Any]) -> str:
+    return _digest({key: document[key] for key in ("time", "counts", "schema", "signals", "files")})
+
+
+# ---------------------------------------------------------------- reading
+def load(path: Path | str, in_memory: bool | Literal["auto"] = "auto", verify: bool = True) -> DynamicHeteroGraph:
+    """Read a bundle.
+
+    Args:
+        path: The folder.
+        in_memory: True: signals are read; False: they stay Zarr arrays on disk; ``auto``: those under 1 GiB are read.
+        verify: Whether the hash of every file is checked; sizes always are, and every chunk of a signal has a checksum
+            of its own that is checked when it is read.
+
+    Raises:
+        BundleError: naming file, field, value and remedy, for a bundle that is half-written, truncated, altered, or
+            from a newer version.
+    """
+    path = Path(path)
+    document = _read_document(path)
+    try:
+        _check_files(path, document["files"], verify)
+        return _build(path, document, in_memory)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError("a part of the description is missing or of another kind", file=path / GRAPH,
+                          value=f"{type(error).__name__}: {error}", remedy=_AGAIN) from error
+    except BundleError:
+        raise
+    except InputError as error:
+        raise BundleError(error.problem, file=error.file or path, field=error.field, value=error.value,
+                          remedy=_AGAIN) from error
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    file = path / GRAPH
+    if path.is_symlink() or file.is_symlink():
+        raise BundleError("a bundle holds no symbolic links", file=path, remedy="name the folder itself")
+    if not path.exists():
+        raise BundleError("no such bundle", file=path, remedy="check the path")
+    if not file.is_file():
+        raise BundleError("not a bundle: graph.json is missing", file=path,
+                          remedy="name a folder that stgraph build made; a half-written one must be made again")
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BundleError(f"not readable as JSON: {error}", file=file, remedy=_AGAIN) from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else type(document).__name__
+        raise BundleError("not the description of a stgraph bundle", file=file, field="format", value=found,
+                          remedy=f"its format must be {FORMAT}")
+    version = document.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise BundleError("made by a newer stgraph", file=file, field="version", value=version,
+                          remedy=f"upgrade stgraph: this one reads version {VERSION}")
+    if version != VERSION:
+        raise BundleError("not a version of the bundle", file=file, field="version", value=version, remedy=_AGAIN)
+    given = document.pop("document_sha256", None)
+    if given != _digest(document):
+        raise BundleError("graph.json was altered after it was written", file=file, field="document_sha256",
+                          value=given, remedy=_AGAIN)
+    for key, kind in _PARTS.items():
+        if not isinstance(document.get(key), kind):
+            raise BundleError("a part of the description is missing or of another kind", file=file, field=key,
+                              value=type(document.get(key)).__name__, remedy=_AGAIN)
+    return document
+
+
+def _check_files(path: Path, files: dict[str, dict[str, Any]], verify: bool) -> None:
+    present = set()
+    for folder in _FOLDERS:
+        for file in (path / folder, *(path / folder).rglob("*")):
+            if file.is_symlink():
+                raise BundleError("a bundle holds no symbolic links", file=file, remedy=_AGAIN)
+            if file.is_file():
+                present.add(file.relative_to(path).as_posix())
+    for name in files:
+        if name.split("/")[0] not in _FOLDERS or ".." in name.split("/") or "\\" in name:
+            raise BundleError("a file of the bundle lies outside its folders", file=path / GRAPH, field="files",
+                              value=name, remedy=_AGAIN)
+    if missing := sorted(set(files) - present):
+        raise BundleError(f"{len(missing)} files are missing", file=path / missing[0], field="files", remedy=_AGAIN)
+    if extra := sorted(present - set(files)):
+        raise BundleError(f"{len(extra)} files do not belong to the bundle", file=path / extra[0], field="files",
+                          remedy="remove them")
+    for name, expected in files.items():
+        size = (path / name).stat().st_size
+        if size != expected["bytes"]:
+            raise BundleError("the file has another size than when it was written", file=path / name, field="bytes",
+                              value=size, remedy=f"{_AGAIN}: {expected['bytes']} bytes are due")
+        if verify and sha256(path / name) != expected["sha256"]:
+            raise BundleError("the file was altered after it was written", file=path / name, field="sha256",
+                              value=sha256(path / name), remedy=_AGAIN)
+
+
+def _build(path: Path, document: dict[str, Any], in_memory: bool | Literal["auto"]) -> DynamicHeteroGraph:
+    from stgraph.graph.dynamic import DynamicHeteroGraph
+    from stgraph.graph.tables import read_table
+
+    graph = DynamicHeteroGraph(metadata=document["metadata"])
+    graph.time = None if document["time"] is None else TimeAxis.from_dict(document["time"])
+    graph.schema = Schema.from_dict(document["schema"])
+    counts: dict[GraphType, int] = dict(document["counts"]["nodes"])
+    counts.update({edge_type(entry["type"]): int(entry["count"]) for entry in document["counts"]["edges"]})
+    for kind, count in counts.items():
+        for part in (kind,) if isinstance(kind, str) else kind:
+            check_name(part, "type")
+        declared = graph.schema.of(kind)
+        for name, attribute in declared.items():
+            _check_declared(path, kind, name, attribute)
+        store = graph.get_node_store(kind) if isinstance(kind, str) else graph.get_edge_store(*kind)
+        for name, value in read_table(path / _table(kind), declared, count).items():
+            store[name] = value
+        if isinstance(kind, str) and not store.can_infer_num_nodes:
+            store.num_nodes = count
+    for described in document["signals"]:
+        kind = described["of"] if isinstance(described["of"], str) else edge_type(described["of"])
+        check_name(described["name"], "signal")
+        graph.size_of(kind)  # refuses a type that does not exist before its name becomes part of a path
+        graph.add_signal(kind, described["name"], _read_signal(path, kind, described, in_memory))
+    return graph
+
+
+def _check_declared(path: Path, kind: GraphType, name: str, attribute: Attribute) -> None:
+    check_name(name, "attribute")
+    if attribute.dtype != "str" and attribute.dtype not in DTYPES:
+        raise BundleError("unknown data type", file=path / GRAPH, field=f"{label(kind)}.{name}",
+                          value=attribute.dtype, remedy=f"known are str, {', '.join(DTYPES)}")
+
+
+def _read_signal(path: Path, kind: GraphType, described: dict[str, Any],
+                 in_memory: bool | Literal["auto"]) -> Signal:
+    from stgraph.graph.arrays import open_array, read_array
+
+    folder = path / "signals" / label(kind) / described["name"]
+    length, places, channels = (int(one) for one in described["shape"])
+    arrays: list[Any] = [open_array(folder / "values", (length, places, channels), described["dtype"])]
+    if described["masked"]:
+        arrays.append(open_array(folder / "mask", (length, places, channels), "bool"))
+    size = length * places * channels * sum(np.dtype(array.dtype).itemsize for array in arrays)
+    if in_memory is True or (in_memory == "auto" and size < IN_MEMORY_BYTES):
+        arrays = [read_array(array, folder) for array in arrays]
+    return Signal(arrays[0], arrays[1] if described["masked"] else None,
+                  [Channel.from_dict(channel) for channel in described["channels"]])

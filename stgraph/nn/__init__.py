@@ -1,0 +1,5 @@
+"""Blocks that several models are built from."""
+
+from stgraph.nn.inputs import CalendarTable, ChannelScaler
+
+__all__ = ["CalendarTable", "ChannelScaler"]

@@ -1,0 +1,174 @@
+"""``fit``: from cities and a model's name to trained weights and the record of the run."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stgraph.errors import InputError, TransductiveError
+from stgraph.models import Forecaster, config_from, model_class
+from stgraph.train.budget import DEFAULT_MINUTES, HARD_STOP, Budget
+from stgraph.train.folder import RunFolder
+from stgraph.train.interrupt import StopSignals, TrainingInterrupted
+from stgraph.train.logs import MetricsLog
+from stgraph.train.progress import TrainingProgress
+from stgraph.train.record import check_same, describe
+from stgraph.train.schedule import plan_validation, steps_that_fit
+from stgraph.train.settings import TrainingSettings
+from stgraph.train.state import KEY, TrainingState, read_checkpoint
+from stgraph.train.validation import Validation
+from stgraph.windows import City, TrainingBatches
+
+REHEARSAL_SHARE = 0.03  # of a minute budget
+
+
+@dataclass
+class Trained:
+    """What a training gives.
+
+    Args:
+        model: The forecaster with its best weights, in evaluation mode, on the CPU.
+        folder: The folder of the run; None where it was kept in memory.
+        record: What ``run.json`` holds.
+    """
+
+    model: Forecaster
+    folder: Path | None
+    record: dict[str, Any]
+
+
+def fit(cities: Sequence[City], model: Forecaster | str, out: Path | str | None = None, *,
+        settings: dict[str, Any] | None = None, budget: Budget | None = None, resume: bool = False,
+        overwrite: bool = False, progress: bool = True, checkpoint_seconds: float = 30.0,
+        paths: Sequence[Path | str] = (), command: Sequence[str] = (), **training: Any) -> Trained:
+    """Train a forecaster on one city or several.
+
+    The weights of the best validation are what is kept. With the same seed, budget in steps and number of threads, two
+    runs on a CPU give the same weights to the last bit, and so does a run that was interrupted and resumed.
+
+    Args:
+        cities: The cities; an inductive model may train on several in turn.
+        model: Name of a model, or a forecaster to go on training from the weights it has.
+        out: Folder of the run; None keeps everything in memory.
+        settings: Settings of the model's config that differ from its defaults; for a model given by name.
+        budget: What the run may cost; two minutes where nothing is said.
+        resume: Go on with the run in ``out``, which must have been made with the same data, model and settings.
+        overwrite: Replace the run in ``out``.
+        progress: Whether to show progress on stderr.
+        checkpoint_seconds: Seconds from one checkpoint to the next.
+        paths: The cities' bundles as the user named them, for the record.
+        command: The words of the command line, for the record.
+        training: Fields of :class:`~stgraph.train.settings.TrainingSettings` (``seed``, ``batch_size``,
+            ``learning_rate``, ``precision``, ``patience``, ``workers``, ...).
+
+    Returns:
+        The trained forecaster, the folder and the record.
+
+    Raises:
+        InputError: where the data does not fit the model, the folder is taken, the run cannot be resumed, the loss is
+            not finite or the disk is full.
+        TransductiveError: for several cities and a model that learns a table of one network's nodes.
+        TrainingInterrupted: after Ctrl-C; the run can be resumed.
+    """
+    cities, budget, chosen = list(cities), budget or Budget(), _training_settings(training)
+    folder = None if out is None else RunFolder(out)
+    if folder is None and (resume or overwrite):
+        raise InputError("there is no folder of a run", field="out", remedy="name it with --out")
+    if resume and overwrite:
+        raise InputError("a run is either resumed or replaced", field="resume, overwrite", remedy="leave one out")
+    old = folder.record() if folder and resume else None
+    if folder and not resume:
+        folder.check_free(overwrite)
+    with torch.random.fork_rng(devices=[]):  # the caller's generator is left as it was
+        torch.manual_seed(chosen.seed)
+        forecaster = _make_model(cities, model, settings or {})
+        if budget.is_open:
+            budget = Budget(minutes=DEFAULT_MINUTES) if old is None else Budget(**old["budget"])
+        record = describe(forecaster, cities, chosen, budget, paths, command)
+        if old is not None and folder is not None:
+            check_same(old, record, folder.run)
+            record = _resumed_record(old, record, folder)
+            if old["status"] == "finished":
+                return Trained(_saved_model(folder, forecaster), folder.path, old)
+        job = _Job(forecaster, cities, chosen, budget, folder, record, progress, checkpoint_seconds)
+        with _threads(record["threads"]):
+            return job.by_gradient(old is not None) if _learns(forecaster) else job.by_formula()
+
+
+def _training_settings(training: dict[str, Any]) -> TrainingSettings:
+    """Settings from keywords; None stands for the default."""
+    known = set(TrainingSettings.__dataclass_fields__)
+    for name in training:
+        if name not in known:
+            raise InputError("no such training setting", field=name, value=training[name],
+                             remedy=f"settings are {', '.join(sorted(known))}")
+    return TrainingSettings(**{name: value for name, value in training.items() if value is not None})
+
+
+def _make_model(cities: list[City], model: Forecaster | str, settings: dict[str, Any]) -> Forecaster:
+    """The forecaster for these cities: all of them must suit it."""
+    if not cities:
+        raise InputError("no city to train on", field="data", remedy="give at least one bundle")
+    if isinstance(model, str):
+        kind = model_class(model)
+        config = config_from(kind, settings)
+        name, abilities = kind.name, kind.describe(config)
+    else:
+        if settings:
+            raise InputError("a forecaster that exists has its settings already", field="settings",
+                             value=sorted(settings), remedy="give the model by name, or leave them out")
+        name, abilities = model.name, model.capabilities
+    if len(cities) > 1 and not abilities.inductive:
+        raise TransductiveError(f"the model '{name}' is transductive: it learns a table of one network's nodes and "
+                                f"cannot train on {len(cities)} networks", field="data",
+                                value=", ".join(city.name for city in cities),
+                                remedy="give one bundle, or use an inductive model (profile_mlp)")
+    if len(cities) > 1 and abilities.training == "closed_form":
+        raise InputError(f"the model '{name}' is fitted by a formula on one city", field="data",
+                         value=", ".join(city.name for city in cities), remedy="give one bundle")
+    forecaster = kind.for_city(cities[0], config) if isinstance(model, str) else model
+    for city in cities:
+        forecaster.check(city)
+    return forecaster
+
+
+def _learns(model: Forecaster) -> bool:
+    return model.capabilities.training == "gradient"
+
+
+def _resumed_record(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """The record of a run that goes on: what was recorded, with the session of now."""
+    if old["budget"] != new["budget"]:
+        name = next(key for key in new["budget"] if new["budget"][key] != old["budget"].get(key))
+        raise InputError(f"the run was made with {name} {old['budget'].get(name)}", file=folder.run, field=name,
+                         value=new["budget"][name], remedy="leave it out, or start another run with another --out")
+    kept = {"steps", "threads", "created", "command", "notes", "seconds", "steps_done", "best_validation",
+            "stopped_by", "validation"}
+    return new | {key: old[key] for key in kept if key in old} | {"resumed": old.get("resumed", 0) + 1}
+
+
+def _saved_model(folder: RunFolder, model: Forecaster) -> Forecaster:
+    """The weights of a run that is finished."""
+    model.load_state_dict(Forecaster.from_pretrained(folder.path).state_dict())
+    return model.eval()
+
+
+class _threads(AbstractContextManager[None]):
+    """So many threads of torch while this is open."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.count)
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_num_threads(self.before)

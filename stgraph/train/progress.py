@@ -1,0 +1,70 @@
+"""What people see while a model trains, on stderr: a bar in a terminal, a line per validation elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_REFRESH = 0.5  # seconds; drawing more often costs training time on two cores
+
+
+class TrainingProgress:
+    """Shows how far a run is, the time left, the loss and the best validation.
+
+    Args:
+        name: Name of the model.
+        total: Steps of the run.
+        step: Steps already done.
+        show: Whether to show anything.
+    """
+
+    def __init__(self, name: str, total: int, step: int = 0, show: bool = True) -> None:
+        self.name, self.total, self.show = name, total, show
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._best = ""
+        self._drawn = time.perf_counter()
+        self._bar: Progress | None = None
+        if show and self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[words]}"),
+                console=self.console, auto_refresh=False, speed_estimate_period=60)
+            self._task = self._bar.add_task(f"train {name}", total=total, completed=step, words="")
+            self._bar.start()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough time has gone by to draw again."""
+        return self._bar is not None and time.perf_counter() - self._drawn >= _REFRESH
+
+    def draw(self, step: int, loss: float | None) -> None:
+        """Draw the bar."""
+        if self._bar is not None:
+            words = "" if loss is None else f"loss {loss:.4f}"
+            self._bar.update(self._task, completed=step, words=f"{words}{self._best}", refresh=True)
+            self._drawn = time.perf_counter()
+
+    def validated(self, step: int, seconds: float, loss: float | None, words: str, best: bool) -> None:
+        """A validation was made: its errors in words, and whether they are the best so far."""
+        if best:
+            self._best = f"  best validation {words}"
+        if self._bar is not None:
+            self.draw(step, loss)
+        elif self.show:
+            left = seconds / step * (self.total - step) if step else 0.0
+            shown = "" if loss is None else f", loss {loss:.4f}"
+            self.note(f"{self.name}: step {step:,} of {self.total:,}, {seconds:.0f} s, about {left:.0f} s left{shown}, "
+                      f"validation {words}{' (best)' if best else ''}")
+
+    def note(self, text: str) -> None:
+        """One line for people."""
+        if self.show:
+            self.console.print(text)
+
+    def close(self, step: int) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+            self._bar.stop()

@@ -1,0 +1,118 @@
+"""The validation score of a run: masked MAE, accumulated over all elements."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from stgraph.models import Forecaster
+from stgraph.windows import City, PartBatches
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one validation found.
+
+    Args:
+        value: Masked MAE, each channel in units of its standard deviation over the training rows; with several cities
+            the mean over cities. None where no target is observed.
+        cities: For each city and channel the masked MAE in the unit of the source.
+    """
+
+    value: float | None
+    cities: dict[str, dict[str, dict[str, Any]]]
+
+    def words(self) -> str:
+        """The errors for people: ``3.41 mph``."""
+        single = len(self.cities) == 1
+        parts = []
+        for city, channels in self.cities.items():
+            for channel, found in channels.items():
+                if found["mae"] is not None:
+                    unit = "" if found["unit"] == "1" else f" {found['unit']}"
+                    where = [] if single else [city]
+                    where += [channel] if len(channels) > 1 else []
+                    parts.append(" ".join([*where, f"{found['mae']:.4g}{unit}"]))
+        return ", ".join(parts) or "no observed target"
+
+
+class Validation:
+    """Scores a model on an evenly spaced choice of the validation batches of some cities.
+
+    Args:
+        cities: The cities.
+        batch_size: Windows in a batch.
+        needs: What the model needs beyond the values.
+        precision: As in training, see :func:`autocast`.
+    """
+
+    def __init__(self, cities: Sequence[City], batch_size: int, needs: frozenset[str], precision: str = "32-true"
+                 ) -> None:
+        self.parts = [PartBatches(city, "validation", batch_size, needs) for city in cities]
+        self.precision = precision
+
+    @property
+    def available(self) -> int:
+        """Batches of all validation parts."""
+        return sum(len(part) for part in self.parts)
+
+    def choose(self, batches: int) -> list[np.ndarray]:
+        """Indices of about so many batches, for each city in proportion and at least one."""
+        chosen = []
+        for part in self.parts:
+            count = min(len(part), max(1, round(batches * len(part) / max(1, self.available))))
+            chosen.append(((np.arange(count) + 0.5) * len(part) / max(1, count)).astype(int))
+        return chosen
+
+    def score(self, model: Forecaster, batches: int, device: torch.device | str = "cpu") -> Score:
+        """Score a model in evaluation mode, and leave it in the mode it was in.
+
+        Args:
+            model: The model.
+            batches: How many batches to score.
+            device: Where the model is.
+        """
+        was_training = model.training
+        model.eval()
+        values, cities = [], {}
+        with torch.no_grad(), autocast(self.precision, device):
+            for part, chosen in zip(self.parts, self.choose(batches), strict=True):
+                error, count = _city_errors(model, part, chosen, device)
+                deviation = part.city.context.deviation
+                if count.sum():
+                    values.append(float((error / deviation).sum() / count.sum()))
+                name = part.city.name if part.city.name not in cities else f"{part.city.name} ({len(cities) + 1})"
+                cities[name] = {
+                    channel.name: {"mae": float(e / n / channel.source.factor) if n else None,
+                                   "unit": channel.source_unit}
+                    for channel, e, n in zip(part.city.signal.channels, error, count, strict=True)}
+        model.train(was_training)
+        return Score(float(np.mean(values)) if values else None, cities)
+
+
+def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractContextManager[Any]:
+    """The context of a precision: ``32-true`` changes nothing, ``bf16-mixed`` and ``16-mixed`` cast where it is safe."""
+    if precision == "32-true":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
+
+
+def _city_errors(model: Forecaster, part: PartBatches, chosen: np.ndarray, device: torch.device | str
+                 ) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of absolute errors and number of observed targets per channel, ``[C]`` each, in SI units."""
+    error = torch.zeros(part.city.num_channels, dtype=torch.float64)
+    count = torch.zeros(part.city.num_channels, dtype=torch.float64)
+    for index in chosen:
+        window = part[int(index)]
+        window = window if torch.device(device).type == "cpu" else window.to(device)
+        assert window.target is not None
+        assert window.target_mask is not None
+        each = (model(window).mean.float() - window.target).abs().where(window.target_mask, 0)
+        error += each.sum((0, 1, 2), dtype=torch.float64).cpu()
+        count += window.target_mask.sum((0, 1, 2)).cpu()
+    return error.numpy(), count.numpy()
