@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from stgraph.datasets.pandas_hdf import fixed_table
+from stgraph.sources.arrays import read_pandas_hdf5
 from stgraph.sources.readings import Readings
+from stgraph.sources.tables import names
 
 
 def read(files: dict[str, Path], speeds: str, locations: str, distances: str, header: bool) -> Readings:
@@ -20,12 +21,13 @@ def read(files: dict[str, Path], speeds: str, locations: str, distances: str, he
         distances: Name of the table of distances; it also lists sensors that are not of the set.
         header: Whether the two tables have a header.
     """
-    with fixed_table(files[speeds]) as table:
-        values, ids, seconds = table.values[:].astype("float32")[..., None], table.columns, table.seconds
-    names = None if header else ["sensor_id", "latitude", "longitude"]
-    places = pd.read_csv(files[locations], names=names, dtype={"sensor_id": str}).set_index("sensor_id")
+    values, columns, index = read_pandas_hdf5(files[speeds], None)
+    ids = names(columns)
+    header_names = None if header else ["sensor_id", "latitude", "longitude"]
+    places = pd.read_csv(files[locations], names=header_names, dtype={"sensor_id": str}).set_index("sensor_id")
     edges = pd.read_csv(files[distances], names=["from", "to", "distance_m"], header=0 if header else None,
                         dtype={"from": str, "to": str})
     edges = edges[edges["from"].isin(ids) & edges["to"].isin(ids) & (edges["from"] != edges["to"])]
-    return Readings(values, ids, ["speed"], clock=seconds, locations=places[["longitude", "latitude"]],
+    clock = pd.DatetimeIndex(index).as_unit("s").asi8
+    return Readings(values[..., None], ids, ["speed"], clock=clock, locations=places[["longitude", "latitude"]],
                     edges=edges.reset_index(drop=True), file=str(files[speeds]))

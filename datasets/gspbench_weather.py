@@ -12,17 +12,16 @@ from stgraph.sources.readings import Readings
 
 
 def read(files: dict[str, Path]) -> Readings:
-    """Midpoint of the day's extremes ``[T, N, 1]`` in degC, places, and great-circle distances (m) of the 6-NN graph."""
-    (path,) = files.values()
+    """Midpoint of the day's extremes ``[T, N, 1]`` in degC, places, and the weights of the file's 6-NN graph."""
+    (path,) = (path for name, path in files.items() if name.endswith(".npz"))
     with np.load(path, allow_pickle=False) as archive:
         ids = archive["station_ids"].tolist()
         values = np.where(archive["observation_mask"], archive["daily_temperature_midrange_c"], np.nan)[..., None]
         clock = archive["dates"].astype("datetime64[s]").astype(np.int64)
         latitude, longitude = archive["coordinates"].T
-        distances = csr_array((archive["edge_distances_data"], archive["edge_distances_indices"],
-                               archive["edge_distances_indptr"]), shape=tuple(archive["edge_distances_shape"])).tocoo()
+        weights = csr_array((archive["adjacency_data"], archive["adjacency_indices"], archive["adjacency_indptr"]),
+                            shape=tuple(archive["adjacency_shape"])).tocoo()
     names = np.array(ids)
-    edges = pd.DataFrame({"from": names[distances.coords[0]], "to": names[distances.coords[1]],
-                          "distance_m": distances.data * 1000})
+    edges = pd.DataFrame({"from": names[weights.coords[0]], "to": names[weights.coords[1]], "weight": weights.data})
     return Readings(values.astype(np.float32), ids, ["temperature"], clock=clock, edges=edges, file=str(path),
                     locations=pd.DataFrame({"longitude": longitude, "latitude": latitude}, index=ids))

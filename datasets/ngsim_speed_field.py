@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,6 @@ def read(files: dict[str, Path]) -> Readings:
     with np.load(path, allow_pickle=False) as archive:
         values = archive["speed"].T[..., None]
     ids = [str(i) for i in range(values.shape[1])]
-    pairs = [*zip(ids[:-1], ids[1:], strict=True), *zip(ids[1:], ids[:-1], strict=True)]
+    pairs = [pair for one, other in pairwise(ids) for pair in ((one, other), (other, one))]
     edges = pd.DataFrame(pairs, columns=["from", "to"]).assign(weight=1.0)
     return Readings(values, ids, ["speed"], edges=edges, file=str(path))

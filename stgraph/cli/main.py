@@ -6,8 +6,8 @@ import os
 import sys
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from stgraph.cli import build, data, train
 from stgraph.cli.demo import demo
@@ -51,12 +51,12 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(words, standalone_mode=False)
     except InputError as error:
         code = _refuse(str(error), error.as_dict(), words)
-    except click.ClickException as error:
-        message = error.format_message()
-        hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "stgraph"
+    except TyperException as error:  # an unknown option, a value of another type
+        context = getattr(error, "ctx", None)
+        message, hint = error.format_message(), context.command_path if context else "stgraph"
         code = _refuse(f"{message}\nRemedy: see {hint} --help.",
                        {"message": message, "remedy": f"see {hint} --help"}, words)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("Interrupted.", file=sys.stderr)
         code = 130
     except BrokenPipeError:

@@ -7,13 +7,14 @@ while they are unpacked, whatever the archive declares, so a small file that unf
 from __future__ import annotations
 
 import gzip
+import lzma
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from stgraph.errors import InputError
 from stgraph.io import atomic_path
@@ -58,8 +59,8 @@ def unpack(archive: Path, folder: Path, max_bytes: int, members: set[str] | None
     with atomic_path(folder, folder=True) as work:
         try:
             written = _write(archive, work, max_bytes, members)
-        except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, RuntimeError,
-                NotImplementedError) as error:
+        except (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError,
+                RuntimeError, NotImplementedError) as error:
             raise UnsafeArchive(f"the archive is damaged: {error}", file=archive,
                                 remedy="get it again, or use another source") from error
         absent = (members or set()) - set(written)
@@ -99,14 +100,14 @@ def _members(archive: Path, members: set[str] | None) -> Iterator[Member]:
             checked = [_zip_member(archive, entry) for entry in zipped.infolist()]
             for entry in filter(None, checked):
                 yield _safe(archive, entry.filename), lambda entry=entry: zipped.open(entry)  # type: ignore[misc]
-    elif tarfile.is_tarfile(archive):
+    elif _is_tar(archive):
         with tarfile.open(archive) as tarred:
             for part in [_tar_member(archive, entry) for entry in tarred]:
                 if part is not None:
                     yield _safe(archive, part.name), lambda part=part: _content(tarred, part)  # type: ignore[misc]
     elif _is_gzip(archive):
         name = next(iter(members)) if members and len(members) == 1 else archive.stem
-        yield _safe(archive, name), lambda: gzip.open(archive)  # type: ignore[return-value]
+        yield _safe(archive, name), lambda: cast(IO[bytes], gzip.GzipFile(archive))
     else:
         raise UnsafeArchive("neither zip, tar nor gzip", file=archive, remedy="use another source")
 
@@ -148,6 +149,15 @@ def _safe(archive: Path, name: str) -> str:
 def _unsafe(archive: Path, name: str, problem: str) -> UnsafeArchive:
     return UnsafeArchive(f"{problem}; nothing was unpacked", file=archive, field="member", value=name,
                          remedy="do not use this archive; take another source")
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether there is a tar with something in it: compressed zeros pass for a tar without members."""
+    try:
+        with tarfile.open(path) as tarred:
+            return tarred.next() is not None
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
+        return False
 
 
 def _is_gzip(path: Path) -> bool:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from stgraph.datasets.archive import UnsafeArchive, allowance, unpack
-from stgraph.datasets.schema import Card, DataFile, Source, find
 from stgraph.datasets.download import Patience, Report, Unavailable, discard, download
 from stgraph.datasets.registry import card as card_of
+from stgraph.datasets.schema import Card, DataFile, Source, find
 from stgraph.errors import InputError
 from stgraph.io import atomic_path, read_json, sha256, write_json
 
@@ -261,7 +261,7 @@ def _record(visit: _Visit, results: list[dict[str, Any]]) -> None:
     before = read_json(path)["files"] if path.is_file() else {}
     fresh = {result["name"]: {name: result[name] for name in ("sha256", "bytes", "from", "pinned")}
              for result in results
-             if result["state"] != "present" or not result["pinned"] and result["name"] not in before}
+             if result["state"] != "present" or (not result["pinned"] and result["name"] not in before)}
     if fresh:
         write_json(path, {"name": visit.card.name, "licence": visit.card.licence.name,
                           "attribution": visit.card.licence.attribution, "files": before | fresh})
@@ -273,7 +273,14 @@ class _Bars:
 
     def __init__(self, shown: bool) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
         self._progress = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
                                   TransferSpeedColumn(), TimeRemainingColumn(), console=Console(stderr=True),

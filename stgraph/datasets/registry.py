@@ -95,15 +95,31 @@ def build_options(card: Card) -> dict[str, Any]:
     return {name: value for name, value in card.build.items() if not name.startswith("reader")}
 
 
-def sensor_build_arguments(card: Card, folder: Path | str) -> list[str]:
-    """The words after ``stgraph`` that build the set from ``folder``, without ``-o``.
+def build_source(card: Card, folder: Path | str) -> tuple[Path | Readings, dict[str, Any]]:
+    """What :func:`stgraph.sources.sensors.build_sensors` takes: a file or readings, and its options.
 
     Raises:
-        InputError: where the set needs a reader (see :func:`read`).
+        InputError: where a file is missing or not of the expected form.
     """
+    located = card.locate(folder)
+    options: dict[str, Any] = {name: str(located[value]) if name in FILE_OPTIONS else value
+                               for name, value in build_options(card).items()}
+    options |= {"name": card.name, "licence": card.licence.name, "attribution": card.licence.attribution}
+    if "channels" in options:
+        options["channels"] = ",".join(options["channels"])
+    if "missing_value" in options:
+        options["missing_value"] = (float(options["missing_value"]),)
+    if "reader" not in card.build:
+        return Path(options.pop("readings")), options
+    options.pop("local_clock", None)  # the readings say it themselves
+    return read(card, folder), options
+
+
+def sensor_build_arguments(card: Card, folder: Path | str) -> list[str]:
+    """The words after ``stgraph`` that build the set from ``folder``, without ``-o``: options of ``build sensors``, or
+    ``data build`` where the set needs a reader."""
     if "reader" in card.build:
-        raise InputError("this set needs its reader and cannot be built from plain options", field="name",
-                         value=card.name, remedy=f"stgraph.datasets.read(stgraph.datasets.card('{card.name}'), folder)")
+        return ["data", "build", card.name, str(folder)]
     options = build_options(card)
     words = ["build", "sensors", str(Path(folder) / options.pop("readings"))]
     for name, value in options.items():
@@ -120,9 +136,7 @@ def sensor_build_arguments(card: Card, folder: Path | str) -> list[str]:
 
 
 def build_line(card: Card, folder: Path | str) -> str:
-    """The command line that builds the set, to be pasted into a shell; empty where a reader is needed."""
-    if "reader" in card.build:
-        return ""
+    """The command line that builds the set, to be pasted into a shell."""
     return shlex.join(["stgraph", *sensor_build_arguments(card, folder), "-o", f"{card.name}.stg"])
 
 

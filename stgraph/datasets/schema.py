@@ -21,9 +21,9 @@ PROTOCOLS = ((0.7, 0.1, 0.2), (0.6, 0.2, 0.2))
 FILE_OPTIONS = ("readings", "locations", "adjacency", "edges")
 BUILD_OPTIONS = {
     "readings": str, "key": str, "ids_key": str, "time_key": str, "local_clock": bool, "channels": list,
-    "transpose": bool, "locations": str, "adjacency": str, "adjacency_key": str, "edges": str, "quantity": str,
-    "unit": str, "missing_value": (int, float), "interval": str, "start": str, "tz": str, "day_start": str,
-    "steps_per_day": int, "weekdays_only": bool, "reader": str, "reader_options": dict,
+    "locations": str, "adjacency": str, "adjacency_key": str, "edges": str, "edge_rule": str, "radius": (int, float),
+    "quantity": str, "unit": str, "missing_value": (int, float), "interval": str, "start": str, "tz": str,
+    "day_start": str, "steps_per_day": int, "weekdays_only": bool, "reader": str, "reader_options": dict,
 }
 """What ``[build]`` may hold: the options of ``stgraph build sensors``, or the reader of an odd file form."""
 

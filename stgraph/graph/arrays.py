@@ -45,6 +45,9 @@ def open_array(folder: Path, shape: tuple[int, int, int], dtype: str) -> zarr.Ar
     Raises:
         BundleError: for an array of another shape, type or encoding than was written.
     """
+    if dtype not in DTYPES:
+        raise BundleError("not a data type of a signal", file=folder, field="data_type", value=dtype,
+                          remedy=f"known are {', '.join(sorted(DTYPES))}")
     described = read_json(folder / "zarr.json")
     found = {
         "format": described.get("zarr_format"), "node_type": described.get("node_type"),
@@ -55,7 +58,7 @@ def open_array(folder: Path, shape: tuple[int, int, int], dtype: str) -> zarr.Ar
     wanted = {"format": 3, "node_type": "array", "shape": list(shape), "data_type": dtype, "codecs": True,
               "storage_transformers": True}
     for field, value in wanted.items():
-        if found[field] != value or dtype not in DTYPES:
+        if found[field] != value:
             raise BundleError("the array is not what graph.json says", file=folder / "zarr.json", field=field,
                               value=found[field], remedy="make the bundle again")
     return zarr.open_array(str(folder), mode="r", zarr_format=3)

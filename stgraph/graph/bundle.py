@@ -214,6 +214,9 @@ def _read_document(path: Path) -> dict[str, Any]:
         if not isinstance(document.get(key), kind):
             raise BundleError("a part of the description is missing or of another kind", file=file, field=key,
                               value=type(document.get(key)).__name__, remedy=_AGAIN)
+    if document["data_sha256"] != _data_digest(document):
+        raise BundleError("the hash of the data is not that of the files listed", file=file, field="data_sha256",
+                          value=document["data_sha256"], remedy=_AGAIN)
     return document
 
 

@@ -339,10 +339,7 @@ def _values(field: str, values: Sequence[Any], declared: Attribute | None) -> An
         shape = (0, *(int(one) for one in declared.shape[1:]))
         return np.zeros(shape, "U1") if declared.dtype == "str" else torch.zeros(shape, dtype=DTYPES[declared.dtype])
     try:
-        if declared is not None:
-            found = np.asarray(values, dtype=declared.dtype)
-        else:
-            found = np.asarray(values)
+        found = np.asarray(values, dtype=None if declared is None else declared.dtype)
         if found.dtype.kind == "U" and found.ndim == 1 and not all(isinstance(one, str) for one in values):
             raise TypeError("some are texts and some are not")
         return found if found.dtype.kind == "U" else torch.from_numpy(found)

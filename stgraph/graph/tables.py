@@ -75,6 +75,10 @@ def read_table(path: Path, declared: Mapping[str, Attribute], size: int) -> dict
     if table.num_columns and table.num_rows != size:
         raise BundleError("the table has another number of rows than graph.json says", file=path, value=table.num_rows,
                           remedy=f"make the bundle again: {size} rows are due")
+    ends = {SOURCE, TARGET} if "edge_index" in declared else set()
+    if extra := set(table.column_names) - set(declared) - ends - {GEOMETRY}:
+        raise BundleError("the table has a column that graph.json does not declare", file=path, field=min(extra),
+                          remedy="make the bundle again")
     found: dict[str, Any] = {}
     for name, attribute in declared.items():
         wanted = [SOURCE, TARGET] if name == "edge_index" else [name]

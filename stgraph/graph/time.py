@@ -188,7 +188,7 @@ def seconds(interval: str | int) -> int:
         value = pd.Timedelta(interval if isinstance(interval, str) else f"{interval}s").total_seconds()
     except ValueError:
         value = -1.0
-    if value <= 0 or value != int(value):
+    if not value > 0 or value != int(value):  # NaT gives a NaN
         raise InputError("not an interval of whole seconds", field="interval", value=interval,
                          remedy="write it like 30s, 5min, 1h or 1D")
     return int(value)

@@ -46,7 +46,7 @@ class ReportContent:
     title: str
     simulated: bool  # shows a badge and a sentence that no reading was measured
     model: str
-    summary: Mapping[str, Any]  # the object of `evaluate --json`; mape in percent; "slices" as {group: {level: {mae, count}}}, hours "0" or "00:00"
+    summary: Mapping[str, Any]  # the object of `evaluate --json`: mape in percent, "slices" {group: {level: {mae, count}}}
     quantity: str  # what was forecast, e.g. "speed"
     unit: str  # unit of readings and errors, e.g. "mph"
     step_seconds: float
@@ -98,7 +98,7 @@ def write_report(content: ReportContent, path: Path | str) -> None:
 def payload(content: ReportContent) -> dict[str, Any]:
     """The numbers that the page carries as JSON, rounded to what a reader can see; missing values are None.
 
-    Readings keep three to four significant digits of the largest, errors one more, coordinates a metre.
+    Readings keep three to four significant digits of the largest, errors two more, coordinates a metre.
 
     Raises:
         ValueError: where the parts of the content disagree about N, R, K, O or H.
@@ -107,7 +107,7 @@ def payload(content: ReportContent) -> dict[str, Any]:
     curves = [np.asarray(content.truth, float), *(np.asarray(a, float) for a in content.forecast_at.values())]
     reading_places = _places(curves, 2)
     errors = [np.asarray(content.error_by_sensor, float), np.asarray(content.error_by_step, float)]
-    error_places = _places(errors, 3)
+    error_places = _places(errors, 4)
     positions = np.asarray(content.positions, float)
     kind, plane = place(positions, content.layout)
     return {
@@ -343,7 +343,8 @@ def _tables(content: ReportContent) -> list[dict[str, Any]]:
                                  ("mape", "Mean absolute percentage error", "%")):
         values = [[words.score(scores, column, metric) for column in columns] for _, scores, _ in entries]
         places = 1 if metric == "mape" else words.places_for([value for row in values for value in row])
-        best = [min((row[c] for row in values if row[c] is not None), default=None) for c in range(len(columns))]
+        best = [min((value for value in column if value is not None), default=None)
+                for column in zip(*values, strict=True)]
         rows = [(entry[0], entry[2], [(words.fixed(value, places), value is not None and value == best[c])
                                       for c, value in enumerate(row)])
                 for entry, row in zip(entries, values, strict=True)]

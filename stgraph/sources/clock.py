@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,9 @@ class StampNotes:
     duplicates: int = 0  # a sensor's stamp that it had already
     decreasing: int = 0  # a stamp earlier than the one before it
     nonexistent: int = 0  # in the hour that the clock skips in spring
+    nonexistent_at: str = ""  # the first of these
     ambiguous: int = 0  # in the hour that the clock doubles in autumn, and only one of the two is there
     fractional: int = 0  # with parts of a second
-
-    def to_dict(self) -> dict[str, int]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,8 @@ def to_utc(stamps: Stamps, tz: str, *, repair: bool, file: object, field: str,
     """Stamps as UTC, checked for order.
 
     An hour that exists twice in autumn is told apart by the order of the stamps: once they step back, the second has
-    begun. Where only one of the two is there it is taken for the first, and counted.
+    begun. Where only one of the two is there it is taken for the first, and counted. Stamps in the hour that the clock
+    skips in spring are of no instant: their rows are not kept, and counted.
 
     Args:
         stamps: As read, in the order of the file.
@@ -142,8 +140,7 @@ def to_utc(stamps: Stamps, tz: str, *, repair: bool, file: object, field: str,
         Seconds since 1970-01-01 UTC ``[rows]``, which rows to keep ``[rows]`` bool, and what was found.
 
     Raises:
-        InputError: for stamps in the hour that the clock skips in spring, for duplicate or decreasing stamps, and for
-            parts of a second, unless ``repair``.
+        InputError: for duplicate or decreasing stamps, and for parts of a second, unless ``repair``.
     """
     notes = StampNotes(fractional=stamps.fractional)
     keep = np.ones(len(stamps.seconds), bool)
@@ -154,13 +151,9 @@ def to_utc(stamps: Stamps, tz: str, *, repair: bool, file: object, field: str,
     utc = stamps.seconds
     if stamps.on_clock:
         utc, keep, notes.ambiguous = _from_clock(stamps.seconds, tz, group)
-        notes.nonexistent = int((~keep).sum())
-        if notes.nonexistent and not repair:
-            first = stamps.seconds[np.flatnonzero(~keep)[0]]
-            raise InputError(f"{notes.nonexistent} stamps are in the hour that the clock of {tz} skips in spring",
-                             file=file, field=field, value=_iso(first),
-                             remedy="let --repair drop them; or, if the clock of this file ignores summer time, "
-                                    "give a zone without it, such as --tz Etc/GMT+8 for eight hours behind UTC")
+        if not keep.all():
+            notes.nonexistent = int((~keep).sum())
+            notes.nonexistent_at = _iso(stamps.seconds[np.flatnonzero(~keep)[0]])
     notes.duplicates = int(pd.DataFrame({"group": group, "utc": utc})[keep].duplicated().sum())
     by_group = np.argsort(group, kind="stable")
     by_group = by_group[keep[by_group]]
@@ -260,6 +253,13 @@ def seconds_of_day(text: str) -> int:
     if not found or int(found[1]) > 23 or int(found[2]) > 59:
         raise InputError("not a time of day", field="day_start", value=text, remedy="write it like 05:00")
     return int(found[1]) * HOUR + int(found[2]) * 60
+
+
+def fixed_zone(axis: TimeAxis) -> str:
+    """The zone without summer time that keeps the standard time of an axis's zone."""
+    year = axis.start + np.arange(0, 366 * DAY, 30 * DAY)
+    hours = int((_clock(year, axis.tz) - year).min()) // HOUR
+    return f"Etc/GMT{-hours:+d}"  # in these names, plus is behind UTC
 
 
 def check_divides_day(step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import re
@@ -188,12 +189,10 @@ def _refuse_ragged(path: Path, separator: str) -> None:
         found.append(row)
         return "skip"
 
-    try:
+    with contextlib.suppress(pa.ArrowInvalid, OSError, EOFError):  # the caller knows of these
         arrow_csv.read_csv(path, arrow_csv.ReadOptions(block_size=1 << 24, use_threads=False),
                            arrow_csv.ParseOptions(delimiter=separator, invalid_row_handler=remember),
                            arrow_csv.ConvertOptions(include_columns=_header(path)[0][:1]))
-    except (pa.ArrowInvalid, OSError, EOFError):
-        pass  # the caller knows of this one
     if found:
         row = found[0]
         raise InputError(f"ragged: row {row.number - 1} has {row.actual_columns} fields where the first line has "

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +11,13 @@ import torch
 
 from stgraph.errors import InputError, TransductiveError
 from stgraph.models import Forecaster, config_from, model_class
-from stgraph.train.budget import DEFAULT_MINUTES, HARD_STOP, Budget
+from stgraph.train.budget import DEFAULT_MINUTES, Budget
 from stgraph.train.folder import RunFolder
-from stgraph.train.interrupt import StopSignals, TrainingInterrupted
-from stgraph.train.logs import MetricsLog
-from stgraph.train.progress import TrainingProgress
+from stgraph.train.job import Job, Trained
 from stgraph.train.record import check_same, describe
-from stgraph.train.schedule import plan_validation, steps_that_fit
 from stgraph.train.settings import TrainingSettings
-from stgraph.train.state import KEY, TrainingState, read_checkpoint
-from stgraph.train.validation import Validation
-from stgraph.windows import City, TrainingBatches
-
-REHEARSAL_SHARE = 0.03  # of a minute budget
-
-
-@dataclass
-class Trained:
-    """What a training gives.
-
-    Args:
-        model: The forecaster with its best weights, in evaluation mode, on the CPU.
-        folder: The folder of the run; None where it was kept in memory.
-        record: What ``run.json`` holds.
-    """
-
-    model: Forecaster
-    folder: Path | None
-    record: dict[str, Any]
+from stgraph.train.threads import choose_threads, threads
+from stgraph.windows import City
 
 
 def fit(cities: Sequence[City], model: Forecaster | str, out: Path | str | None = None, *,
@@ -66,7 +42,8 @@ def fit(cities: Sequence[City], model: Forecaster | str, out: Path | str | None 
         paths: The cities' bundles as the user named them, for the record.
         command: The words of the command line, for the record.
         training: Fields of :class:`~stgraph.train.settings.TrainingSettings` (``seed``, ``batch_size``,
-            ``learning_rate``, ``precision``, ``patience``, ``workers``, ...).
+            ``learning_rate``, ``precision``, ``patience``, ``workers``, ...); None stands for the model's own
+            ``recipe``, where it has one, or the default.
 
     Returns:
         The trained forecaster, the folder and the record.
@@ -77,7 +54,9 @@ def fit(cities: Sequence[City], model: Forecaster | str, out: Path | str | None 
         TransductiveError: for several cities and a model that learns a table of one network's nodes.
         TrainingInterrupted: after Ctrl-C; the run can be resumed.
     """
-    cities, budget, chosen = list(cities), budget or Budget(), _training_settings(training)
+    started = time.perf_counter()
+    cities, budget = list(cities), budget or Budget()
+    chosen = _training_settings(model_class(model) if isinstance(model, str) else type(model), training)
     folder = None if out is None else RunFolder(out)
     if folder is None and (resume or overwrite):
         raise InputError("there is no folder of a run", field="out", remedy="name it with --out")
@@ -92,24 +71,28 @@ def fit(cities: Sequence[City], model: Forecaster | str, out: Path | str | None 
         if budget.is_open:
             budget = Budget(minutes=DEFAULT_MINUTES) if old is None else Budget(**old["budget"])
         record = describe(forecaster, cities, chosen, budget, paths, command)
+        record["threads"] = chosen.threads or choose_threads(forecaster, cities, chosen.batch_size)
         if old is not None and folder is not None:
             check_same(old, record, folder.run)
             record = _resumed_record(old, record, folder)
             if old["status"] == "finished":
                 return Trained(_saved_model(folder, forecaster), folder.path, old)
-        job = _Job(forecaster, cities, chosen, budget, folder, record, progress, checkpoint_seconds)
-        with _threads(record["threads"]):
-            return job.by_gradient(old is not None) if _learns(forecaster) else job.by_formula()
+        job = Job(forecaster, cities, chosen, budget, folder, record, progress, checkpoint_seconds, started)
+        with threads(record["threads"]):
+            if forecaster.capabilities.training == "gradient":
+                return job.by_gradient()
+            return job.by_formula()
 
 
-def _training_settings(training: dict[str, Any]) -> TrainingSettings:
-    """Settings from keywords; None stands for the default."""
+def _training_settings(kind: type[Forecaster], training: dict[str, Any]) -> TrainingSettings:
+    """Settings from keywords; None stands for the model's own recipe, where it has one, or the default."""
     known = set(TrainingSettings.__dataclass_fields__)
     for name in training:
         if name not in known:
             raise InputError("no such training setting", field=name, value=training[name],
                              remedy=f"settings are {', '.join(sorted(known))}")
-    return TrainingSettings(**{name: value for name, value in training.items() if value is not None})
+    given = {name: value for name, value in training.items() if value is not None}
+    return TrainingSettings(**(getattr(kind, "recipe", {}) | given))
 
 
 def _make_model(cities: list[City], model: Forecaster | str, settings: dict[str, Any]) -> Forecaster:
@@ -139,10 +122,6 @@ def _make_model(cities: list[City], model: Forecaster | str, settings: dict[str,
     return forecaster
 
 
-def _learns(model: Forecaster) -> bool:
-    return model.capabilities.training == "gradient"
-
-
 def _resumed_record(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     """The record of a run that goes on: what was recorded, with the session of now."""
     if old["budget"] != new["budget"]:
@@ -158,17 +137,3 @@ def _saved_model(folder: RunFolder, model: Forecaster) -> Forecaster:
     """The weights of a run that is finished."""
     model.load_state_dict(Forecaster.from_pretrained(folder.path).state_dict())
     return model.eval()
-
-
-class _threads(AbstractContextManager[None]):
-    """So many threads of torch while this is open."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(self.count)
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_num_threads(self.before)

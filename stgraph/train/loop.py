@@ -51,7 +51,13 @@ class Remaining:
         return len(self.batches) - self.start
 
     def __iter__(self) -> Iterator[Window]:
-        return loader(self.batches, self.workers, self.start)
+        stream = loader(self.batches, self.workers, self.start)
+        noise: Tensor | None = torch.get_rng_state()
+        for window in stream:
+            if noise is not None:
+                torch.set_rng_state(noise)  # starting worker processes draws from the generator of dropout
+                noise = None
+            yield window
 
 
 class Learner(LightningModule):
@@ -103,9 +109,9 @@ class Learner(LightningModule):
         return self.settings.learning_rate * learning_rate_factor(self.state.step, self.state.total)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; its fused form where gradients are not rescaled after it has seen them."""
+        """AdamW; its fused form in full precision (Lightning clips no gradient of a fused step that may be scaled)."""
         return torch.optim.AdamW(self.parameters(), lr=self.settings.learning_rate,
-                                 weight_decay=self.settings.weight_decay, fused=self.settings.precision != "16-mixed")
+                                 weight_decay=self.settings.weight_decay, fused=self.settings.precision == "32-true")
 
     def on_train_batch_start(self, batch: Window, batch_idx: int) -> None:
         """Set the learning rate, which depends on the step alone."""
@@ -133,16 +139,16 @@ class Watch(Callback):
         deadline: Seconds after which to stop at once; None for never.
         checkpoint: Where to store; None for nowhere.
         checkpoint_seconds: Seconds from one checkpoint to the next.
-        log: Where to log; None for nowhere.
+        metrics: Where to log; None for nowhere.
         progress: What people see.
         is_stopped: Whether the user asked to stop.
     """
 
     def __init__(self, validation: Validation, plan: ValidationPlan, *, started: float, deadline: float | None,
-                 checkpoint: Path | None, checkpoint_seconds: float, log: MetricsLog | None,
+                 checkpoint: Path | None, checkpoint_seconds: float, metrics: MetricsLog | None,
                  progress: TrainingProgress, is_stopped: Callable[[], bool]) -> None:
         self.validation, self.plan, self.started, self.deadline = validation, plan, started, deadline
-        self.checkpoint, self.checkpoint_seconds, self.log = checkpoint, checkpoint_seconds, log
+        self.checkpoint, self.checkpoint_seconds, self.metrics = checkpoint, checkpoint_seconds, metrics
         self.progress, self.is_stopped = progress, is_stopped
         self._stored = time.perf_counter()
         self._before = 0.0
@@ -192,21 +198,21 @@ class Watch(Callback):
         best = learner.state.validated(score, learner.model)
         learner.state.validation_seconds += time.perf_counter() - before
         self._write(learner, loss, score.value)
-        if self.log is not None:
-            self.log.flush()
+        if self.metrics is not None:
+            self.metrics.flush()
         self.progress.validated(learner.state.step, learner.state.seconds, loss, score.words(), best)
 
     def _write(self, learner: Learner, loss: float | None, score: float | None) -> None:
-        if self.log is not None:
+        if self.metrics is not None:
             state = learner.state
             rate = learner.settings.learning_rate * learning_rate_factor(state.step - 1, state.total)
-            self.log.write(state.step, state.seconds, rate, loss, score)
+            self.metrics.write(state.step, state.seconds, rate, loss, score)
 
     def _store(self, trainer: Trainer) -> None:
         if self.checkpoint is not None:
             trainer.save_checkpoint(self.checkpoint)
-            if self.log is not None:
-                self.log.flush()
+            if self.metrics is not None:
+                self.metrics.flush()
         self._stored = time.perf_counter()
 
 
@@ -275,7 +281,7 @@ def run(learner: Learner, batches: TrainingBatches, callback: Callback, checkpoi
     settings = learner.settings
     with quiet_lightning():
         trainer = Trainer(
-            accelerator="cuda" if settings.on_gpu else "cpu", devices=1, precision=settings.precision,  # type: ignore
+            accelerator="cuda" if settings.on_gpu else "cpu", devices=1, precision=settings.precision,
             max_epochs=1, gradient_clip_val=settings.clip, callbacks=[callback],
             plugins=[AtomicCheckpoints(), LightningEnvironment()], limit_val_batches=0, num_sanity_val_steps=0,
             logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

@@ -31,7 +31,7 @@ _FIXED = ("model", "data", "sizes", "config", "split", "seed", "batch_size", "le
 def describe(model: Forecaster, cities: Sequence[City], settings: TrainingSettings, budget: Budget,
              paths: Sequence[Path | str] = (), command: Sequence[str] = ()) -> dict[str, Any]:
     """The part of the record that is known before the first step."""
-    names = [str(path) for path in paths] or [None] * len(cities)
+    names: list[str | None] = [str(path) for path in paths] or [None for _ in cities]
     data = [{"name": city.name, "path": path, "data_sha256": city.sha256, "channels": city.signal.channel_names,
              "nodes": city.num_nodes, "rows": city.time.length, "interval_s": city.time.step}
             for city, path in zip(cities, names, strict=True)]
@@ -103,7 +103,7 @@ def device_words(settings: TrainingSettings) -> str:
 def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
     """The innermost field in which two values differ, with both; paths of files may differ."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys(), key=lambda k: k != "channels"):
+        for key in sorted(old.keys() | new.keys(), key=lambda k: k not in ("channels", "fractions")):
             if key not in ("path", "name") and (found := _first_difference(key, old.get(key), new.get(key))):
                 return found
         return None

@@ -77,6 +77,11 @@ class TrainingSettings:
         """Whether the run uses a GPU."""
         return self.device != "cpu" and torch.cuda.is_available()
 
+    @property
+    def torch_device(self) -> torch.device:
+        """Where the run computes."""
+        return torch.device("cuda" if self.on_gpu else "cpu")
+
     def make_objectives(self) -> tuple[list[nn.Module], list[float]]:
         """The objectives as modules, and their weights."""
         modules = [MaskedRegression(item) if isinstance(item, str) else item  # type: ignore[arg-type]

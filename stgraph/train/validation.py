@@ -79,7 +79,8 @@ class Validation:
         """
         was_training = model.training
         model.eval()
-        values, cities = [], {}
+        values: list[float] = []
+        cities: dict[str, dict[str, dict[str, Any]]] = {}
         with torch.no_grad(), autocast(self.precision, device):
             for part, chosen in zip(self.parts, self.choose(batches), strict=True):
                 error, count = _city_errors(model, part, chosen, device)
@@ -96,7 +97,7 @@ class Validation:
 
 
 def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractContextManager[Any]:
-    """The context of a precision: ``32-true`` changes nothing, ``bf16-mixed`` and ``16-mixed`` cast where it is safe."""
+    """The context of a precision: ``32-true`` changes nothing, the mixed ones cast where it is safe."""
     if precision == "32-true":
         return contextlib.nullcontext()
     return torch.autocast(torch.device(device).type, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)

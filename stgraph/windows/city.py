@@ -101,6 +101,14 @@ class City:
         """Fit the descriptors on other rows: the days that are given in a transfer, or all that is past."""
         self.context = Context(self.signal, self.time, start, stop)
 
+    def prepare(self, needs: frozenset[str] = frozenset()) -> None:
+        """Compute now what :meth:`window` would compute when first asked."""
+        _ = self._calendar
+        if "profile" in needs:
+            self.context.profile(np.empty(0, np.int64))
+        if "lags" in needs:
+            _ = self._lag_rows
+
     # ---------------------------------------------------------------- windows
     @cached_property
     def _calendar(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,13 +138,14 @@ class City:
         origin = np.asarray(origins, dtype=np.int64)
         last = self.time.length - (self.horizon if target else 0)
         if origin.min() < self.history or origin.max() > last:
-            raise InputError("a window leaves the time axis", field="origin", value=[origin.min(), origin.max()],
+            raise InputError("a window leaves the time axis", field="origin", value=f"{origin.min()} to {origin.max()}",
                              remedy=f"choose origins from {self.history} to {last}")
         past = origin[:, None] + np.arange(-self.history, 0)
         future = origin[:, None] + np.arange(self.horizon)
         read, seen = self._read(np.concatenate([past, future], 1) if target else past)
         readings = read[:, : self.history], seen[:, : self.history]
-        window = Window(*_tensors(*readings), self.calendar(past), self.calendar(future), torch.from_numpy(origin), self)
+        calendars = self.calendar(past), self.calendar(future)
+        window = Window(*_tensors(*readings), *calendars, torch.from_numpy(origin), self)
         targets = None
         if target:
             targets = read[:, self.history :], seen[:, self.history :]
@@ -175,15 +184,18 @@ class City:
 
     def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values and mask ``[B, L, N, C]`` of rows ``[B, L]``."""
-        signal = self.signal
-        if isinstance(signal.values, np.ndarray):
-            values = signal.values[rows]
-            return values, np.ones(values.shape, bool) if signal.mask is None else signal.mask[rows]
-        low, high = rows.min(1), rows.max(1) + 1  # one contiguous read a window
-        pairs = [signal.read(int(a), int(b)) for a, b in zip(low, high, strict=True)]
-        values = np.stack([block[row - a] for (block, _), row, a in zip(pairs, rows, low, strict=True)])
-        mask = np.stack([block[row - a] for (_, block), row, a in zip(pairs, rows, low, strict=True)])
-        return values, mask
+        values, mask = self.signal.values, self.signal.mask
+        if isinstance(values, np.ndarray) and (mask is None or isinstance(mask, np.ndarray)):
+            found = values[rows]
+            return found, np.ones(found.shape, bool) if mask is None else mask[rows]
+        low, high = rows.min(1), rows.max(1) + 1
+        if high.max() - low.min() <= rows.size:  # windows side by side: one contiguous read, else one a window
+            block, seen = self.signal.read(int(low.min()), int(high.max()))
+            return block[rows - low.min()], seen[rows - low.min()]
+        parts = [self.signal.read(int(first), int(last)) for first, last in zip(low, high, strict=True)]
+        index = rows - low[:, None]
+        return (np.stack([part[0][row] for part, row in zip(parts, index, strict=True)]),
+                np.stack([part[1][row] for part, row in zip(parts, index, strict=True)]))
 
 
 def _tensors(values: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from stgraph.errors import InputError
 from stgraph.graph.signal import Signal
 from stgraph.graph.time import TimeAxis
 
-_CHUNK_BYTES = 8 * 2**20
+_CHUNK_BYTES = 2 * 2**20
 
 
 class Context:

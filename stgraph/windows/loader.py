@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +26,7 @@ class PartBatches(Dataset[Window]):
     """
 
     def __init__(self, city: City, part: str, batch_size: int = 32, needs: frozenset[str] = frozenset()) -> None:
-        self.city, self.batch_size, self.needs = city, batch_size, needs
+        self.city, self.cities, self.batch_size, self.needs = city, (city,), batch_size, needs
         self.first, self.last = city.split.origins(part)
 
     def __len__(self) -> int:
@@ -45,8 +46,9 @@ class PartBatches(Dataset[Window]):
 class TrainingBatches(Dataset[Window]):
     """An endless, seeded order of training batches: batch number ``k`` depends on the seed and ``k`` alone.
 
-    Each city is gone through in shuffled passes; which city comes next is drawn by weight. So a run that stops after
-    batch ``k`` goes on with batch ``k + 1`` as if it had not stopped, whatever the number of loader workers.
+    Each city is gone through in shuffled passes. In every pass of :attr:`steps_per_pass` batches the cities come in
+    shuffled order, each as often as its share says, to within one. So a run that stops after batch ``k`` goes on with
+    batch ``k + 1`` as if it had not stopped, whatever the number of loader workers.
 
     Args:
         cities: The cities; they may differ in nodes, interval and length.
@@ -57,7 +59,7 @@ class TrainingBatches(Dataset[Window]):
         weights: Share of batches from each city; None for in proportion to their windows.
 
     Raises:
-        InputError: where weights do not fit, or there are no cities.
+        InputError: where weights do not fit, there are no cities, or one has no window to train on.
     """
 
     def __init__(self, cities: Sequence[City], batch_size: int, steps: int, seed: int = 0,
@@ -69,9 +71,14 @@ class TrainingBatches(Dataset[Window]):
         self.cities, self.batch_size, self.steps, self.seed, self.needs = cities, batch_size, steps, seed, needs
         self._origins = [city.split.origins("train") for city in cities]
         counts = np.array([last - first for first, last in self._origins], float)
+        if not counts.all():
+            raise InputError("the train part holds no window", field="split",
+                             value=cities[int(np.argmin(counts))].name, remedy="give it a share, such as 0.7,0.1,0.2")
         share = counts if weights is None else np.asarray(weights, float)
-        self._share = share / share.sum()
-        self._passes: dict[int, tuple[int, np.ndarray]] = {}
+        self._edges = np.cumsum(share / share.sum())
+        self._passes: dict[int, tuple[int, np.ndarray]] = {}  # of each city: the number of its pass, its order
+        self._before = [np.zeros(len(cities), np.int64)]  # batches of each city before pass k
+        self._order: tuple[int, np.ndarray, np.ndarray] = (-1, counts, counts)
 
     @property
     def steps_per_pass(self) -> int:
@@ -99,23 +106,33 @@ class TrainingBatches(Dataset[Window]):
         per_pass = (last - first) // size
         number, position = divmod(turn, per_pass)
         if self._passes.get(index, (-1,))[0] != number:
-            order = np.random.default_rng((self.seed, index, number)).permutation(last - first) + first
+            order = np.random.default_rng((self.seed, 2, index, number)).permutation(last - first) + first
             self._passes[index] = (number, order)
         return index, self._passes[index][1][position * size : (position + 1) * size]
 
     def _turn(self, step: int) -> tuple[int, int]:
-        """The city of a step, drawn by its share, and how often it came before."""
+        """The city of a step, and how many batches of it came before."""
         if len(self.cities) == 1:
             return 0, step
-        if not hasattr(self, "_turns"):
-            draws = np.random.default_rng((self.seed, 0xC17)).random(self.steps)
-            chosen = np.searchsorted(np.cumsum(self._share), draws, side="right").clip(max=len(self.cities) - 1)
-            before = np.zeros(self.steps, np.int64)
-            for index in range(len(self.cities)):
-                mine = chosen == index
-                before[mine] = np.arange(mine.sum())
-            self._turns = chosen, before
-        return int(self._turns[0][step]), int(self._turns[1][step])
+        number, position = divmod(step, self.steps_per_pass)
+        if self._order[0] != number:
+            while len(self._before) <= number:
+                self._before.append(self._before[-1] + self._counts(len(self._before) - 1))
+            cities = np.repeat(np.arange(len(self.cities)), self._counts(number))
+            cities = np.random.default_rng((self.seed, 1, number)).permutation(cities)
+            turns = np.zeros_like(cities)
+            for city in range(len(self.cities)):
+                mine = cities == city
+                turns[mine] = self._before[number][city] + np.arange(mine.sum())
+            self._order = number, cities, turns
+        return int(self._order[1][position]), int(self._order[2][position])
+
+    def _counts(self, number: int) -> np.ndarray:
+        """Batches of each city in a pass: its share to within one, and its share on average."""
+        offset = np.random.default_rng((self.seed, 0, number)).random()
+        upto = np.clip(np.ceil(self._edges * self.steps_per_pass - offset), 0, self.steps_per_pass).astype(np.int64)
+        upto[-1] = self.steps_per_pass
+        return np.diff(upto, prepend=0)
 
 
 def loader(batches: PartBatches | TrainingBatches, workers: int = 0, start: int = 0) -> Iterator[Window]:
@@ -127,6 +144,8 @@ def loader(batches: PartBatches | TrainingBatches, workers: int = 0, start: int 
         for index in range(start, len(batches)):
             yield batches[index]
         return
+    for city in batches.cities:
+        city.prepare(batches.needs)  # here, so that the workers share it
     order = range(start, len(batches))
     ready = DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, collate_fn=_without_city)
     for index, window in zip(order, ready, strict=True):
@@ -134,6 +153,6 @@ def loader(batches: PartBatches | TrainingBatches, workers: int = 0, start: int 
         yield window
 
 
-def _without_city(window: Window) -> Window:
-    window.city = None  # type: ignore[assignment]
+def _without_city(window: Any) -> Any:
+    window.city = None
     return window

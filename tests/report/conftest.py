@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+
 from stgraph.report import ReportContent
 
 STEPS = 12
@@ -16,6 +18,12 @@ CONTROLS = {"last_value": (0.62, 0.22), "same_slot_yesterday": (1.55, 0.0), "sam
 @pytest.fixture
 def content() -> ReportContent:
     return made_up()
+
+
+@pytest.fixture(scope="session")
+def make_content() -> Callable[..., ReportContent]:
+    """:func:`made_up`, for tests that want another size."""
+    return made_up
 
 
 def made_up(sensors: int = 64, rows: int = 288, curves: int = 12, seed: int = 0) -> ReportContent:
@@ -40,7 +48,8 @@ def made_up(sensors: int = 64, rows: int = 288, curves: int = 12, seed: int = 0)
     ahead = np.stack([np.stack([_forecast(truth, speed, step)[min(origin + step, rows - 1), chosen]
                                 for step in range(1, STEPS + 1)]) for origin in origins])
     grow = 2.1 + 2.2 * np.sqrt(np.arange(1, STEPS + 1) / STEPS)
-    control_steps = {name: grow.mean() * (level + slope * np.arange(STEPS) / 3) for name, (level, slope) in CONTROLS.items()}
+    control_steps = {name: grow.mean() * (level + slope * np.arange(STEPS) / 3)
+                     for name, (level, slope) in CONTROLS.items()}
     return ReportContent(
         title="Made-up city, STID", simulated=True, model="stid", summary=_summary(grow, control_steps),
         quantity="speed", unit="mph", step_seconds=300.0, sensor_ids=[str(716300 + 37 * i) for i in range(sensors)],

@@ -22,7 +22,7 @@ from stgraph.sources.simulate.trips import drive_trips
 START = pd.Timestamp("2024-03-04T00:00:00Z")
 """First instant of every simulated city, a Monday; its clock is UTC."""
 
-FARTHEST = 6000.0
+FARTHEST = 10_000.0
 """Longest road distance between sensors that is reported, m."""
 
 
@@ -83,9 +83,9 @@ def simulate_city(
     days: int = 28,
     sensors: int | None = None,
     interval: int = 300,
-    size: str = "medium",
+    size: str = "default",
     *,
-    noise: float = 0.03,
+    noise: float = 0.02,
     missing: float = 0.03,
     incidents_per_day: float | None = None,
     trips: int | None = None,
@@ -100,9 +100,9 @@ def simulate_city(
     Args:
         seed: Source of all chance.
         days: Whole days from Monday 2024-03-04 00:00 UTC on.
-        sensors: Number of sensors ``N``; None takes that of the size (small 16, medium 80, large 240).
+        sensors: Number of sensors ``N``; None takes that of the size (small 16, default 80, large 240).
         interval: Seconds between readings; divides the day.
-        size: ``small``, ``medium`` or ``large``.
+        size: ``small``, ``default`` or ``large``.
         noise: Standard deviation of a reading's error as a share of the true value.
         missing: Share of the readings that do not arrive, on average.
         incidents_per_day: Mean number of incidents; None takes that of the size.
@@ -114,12 +114,12 @@ def simulate_city(
         InputError: for an argument that is out of range.
     """
     plan = plan_of(size)
-    _check(days=days, interval=interval, noise=noise, missing=missing, trips=trips, gps_interval=gps_interval,
-           gps_noise=gps_noise, incidents_per_day=incidents_per_day)
-    settings = {"simulated": True, "seed": seed, "days": days, "sensors": plan.sensors if sensors is None else sensors,
-                "interval": interval, "size": size, "noise": noise, "missing": missing,
-                "incidents_per_day": plan.incidents_per_day if incidents_per_day is None else incidents_per_day,
-                "trips": plan.trips if trips is None else trips, "gps_interval": gps_interval, "gps_noise": gps_noise}
+    settings: dict[str, Any] = {
+        "simulated": True, "seed": seed, "days": days, "sensors": plan.sensors if sensors is None else sensors,
+        "interval": interval, "size": size, "noise": noise, "missing": missing,
+        "incidents_per_day": plan.incidents_per_day if incidents_per_day is None else incidents_per_day,
+        "trips": plan.trips if trips is None else trips, "gps_interval": gps_interval, "gps_noise": gps_noise}
+    _check(settings)
     chance = dict(zip(("roads", "demand", "incidents", "sensors", "readings", "trips"),
                       np.random.default_rng(seed).spawn(6), strict=True))
     network = lay_out(plan, chance["roads"])
@@ -177,16 +177,16 @@ def write_source_files(city: SimulatedCity, folder: Path | str) -> dict[str, Pat
     return {Path(name).stem: folder / name for name in ("readings.npz", *tables, "simulated.json")}
 
 
-def _check(*, days: int, interval: int, missing: float, **at_least_zero: float | None) -> None:
-    if days < 1:
-        raise InputError("a simulated city needs at least one day", field="days", value=days, remedy="ask for 1 or more")
-    if interval < 1 or DAY % interval:
-        raise InputError("the interval does not divide the day", field="interval", value=interval,
+def _check(settings: dict[str, Any]) -> None:
+    if settings["interval"] < 1 or DAY % settings["interval"]:
+        raise InputError("the interval does not divide the day", field="interval", value=settings["interval"],
                          remedy="choose one that does, such as 300 s")
-    if not 0.0 <= missing < 1.0:
-        raise InputError("the missing share is out of range", field="missing", value=missing,
+    if not 0.0 <= settings["missing"] < 1.0:
+        raise InputError("the missing share is out of range", field="missing", value=settings["missing"],
                          remedy="choose 0 or more and less than 1")
-    for name, value in at_least_zero.items():
-        lowest = 1 if name == "gps_interval" else 0
-        if value is not None and not value >= lowest:
-            raise InputError("the value is too small", field=name, value=value, remedy=f"choose {lowest} or more")
+    lowest = {"seed": 0, "days": 1, "sensors": 1, "noise": 0.0, "incidents_per_day": 0.0, "trips": 0,
+              "gps_interval": 1, "gps_noise": 0.0}
+    for name, least in lowest.items():
+        if not settings[name] >= least:
+            raise InputError("too small for a simulated city", field=name, value=settings[name],
+                             remedy=f"choose {least} or more")

@@ -8,6 +8,7 @@ would cause (BPR volume-delay function, method of successive averages), spread t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -100,7 +101,8 @@ def _gravity(network: RoadNetwork, moves: Moves) -> np.ndarray:
     within = max(centre[~outside].max(), 1.0)
     kinds = zones["kind"].to_numpy()
     homes = np.select([kinds == "gate", kinds == "suburb"], [5.0, 7.0], 0.8)
-    jobs = np.select([kinds == "gate", kinds == "suburb"], [4.0, 3.0], 0.3 + 2.0 * np.exp(-((centre / within / 0.5) ** 2)))
+    towards_centre = np.exp(-((centre / within / 0.5) ** 2))
+    jobs = np.select([kinds == "gate", kinds == "suburb"], [4.0, 3.0], 0.3 + 2.0 * towards_centre)
     likes = [np.outer(homes + jobs, homes + jobs), np.outer(homes, jobs), np.outer(jobs, homes)]
     near = np.exp(-distance / (4.0 * within))
     np.fill_diagonal(near, 0.0)
@@ -150,7 +152,7 @@ def _load(moves: Moves, tree: np.ndarray, pairs: np.ndarray, count: int) -> np.n
         for destination in range(zones):
             if origin != destination and (route := routes.segments(0, origin, destination)):
                 chain = [count + origin, *route, count + destination]
-                rows = [row_of[step] for step in zip(chain[:-1], chain[1:], strict=True)]
+                rows = [row_of[step] for step in pairwise(chain)]
                 volumes[rows] += pairs[:, origin, destination]
     return volumes
 
@@ -165,7 +167,7 @@ def _shares(moves: Moves, volume: np.ndarray) -> np.ndarray:
 def _profiles(days: int, interval: int, zones: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Strength of the patterns over time: for the city ``[T, K]``, and as each zone lives it ``[T, Z, K]``."""
     hour = (np.arange(DAY // interval) + 0.5) * interval / 3600.0
-    late = rng.normal(0.0, 0.12, days)  # hours by which a whole day runs late
+    late = rng.normal(0.0, 0.2, days)  # hours by which a whole day runs late
     own = rng.normal(0.0, 0.25, zones)  # hours by which a zone keeps later hours than the city
     strength = rng.lognormal(0.0, 0.05, (days, 3))
     city = np.stack([_day(day, hour - late[day]) * strength[day] for day in range(days)])
@@ -179,13 +181,13 @@ def _day(day: int, hour: np.ndarray) -> np.ndarray:
     if weekday < 5:
         awake = _rise(hour, 6.3, 0.5) * (1.0 - _rise(hour, 20.5, 0.9))
         home_hour = 16.8 if weekday == 4 else 17.4  # Fridays end early
-        other = 0.05 + (0.50 if weekday == 4 else 0.45) * awake
-        to_work = 0.80 * np.exp(-0.5 * ((hour - 7.9) / 0.85) ** 2)
-        to_home = 0.80 * np.exp(-0.5 * ((hour - home_hour) / 1.2) ** 2)
+        other = 0.05 + (0.60 if weekday == 4 else 0.55) * awake
+        to_work = 0.80 * np.exp(-0.5 * ((hour - 7.9) / 1.0) ** 2)
+        to_home = 0.80 * np.exp(-0.5 * ((hour - home_hour) / 1.4) ** 2)
     else:
         awake = _rise(hour, 9.5, 1.0) * (1.0 - _rise(hour, 20.5, 1.3))
-        other = 0.06 + (0.62 if weekday == 5 else 0.50) * awake
-        to_work, to_home = 0.08 * awake, 0.12 * awake
+        other = 0.06 + (0.75 if weekday == 5 else 0.60) * awake
+        to_work, to_home = 0.10 * awake, 0.15 * awake
     return np.stack([other, to_work, to_home], axis=-1)
 
 
@@ -196,9 +198,9 @@ def _rise(hour: np.ndarray, middle: float, width: float) -> np.ndarray:
 def _chance(days: int, interval: int, zones: int, rng: np.random.Generator) -> np.ndarray:
     """Random factor on the demand: a whole day's, a zone's on a day, and one that wanders within hours, ``[T, Z]``."""
     slots = DAY // interval
-    day = rng.lognormal(0.0, 0.05, (days, 1)) * rng.lognormal(0.0, 0.06, (days, zones))
+    day = rng.lognormal(0.0, 0.06, (days, 1)) * rng.lognormal(0.0, 0.08, (days, zones))
     keep = np.exp(-interval / 5400.0)  # correlation time of an hour and a half
-    shocks = rng.normal(0.0, 0.08 * np.sqrt(1.0 - keep**2), (days * slots, zones))
+    shocks = rng.normal(0.0, 0.12 * np.sqrt(1.0 - keep**2), (days * slots, zones))
     wander = np.empty_like(shocks)
     level = np.zeros(zones)
     for number, shock in enumerate(shocks):

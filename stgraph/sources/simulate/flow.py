@@ -1,11 +1,12 @@
-"""Kinematic-wave traffic on a road network: the cell transmission model.
+"""Kinematic-wave traffic on a road network of a simulated city: the cell transmission model.
 
 Daganzo, "The cell transmission model: a dynamic representation of highway traffic consistent with the hydrodynamic
 theory", Transportation Research B 28 (1994), and "Part II: network traffic", B 29 (1995). Flow between two cells is
 the smaller of what the upstream cell can send and what the downstream cell can receive under a triangular fundamental
-diagram. At junctions vehicles keep their order (a blocked way on holds up those behind), and a road that cannot take
-all shares its room among the approaches in proportion to what they send (Jin and Zhang, Transportation Research B 37,
-2003). Vehicles that find no room wait in a vertical queue at their origin, so none is lost.
+diagram. Where ways part, vehicles keep their order and a blocked way holds up those behind, but for the share of them
+that the road class lets pass. Where ways meet, a road that cannot take all shares its room among the approaches in
+proportion to what they would send (Jin and Zhang, Transportation Research B 37, 2003). Vehicles that find no room wait
+in a vertical queue at their origin, so none is lost.
 """
 
 from __future__ import annotations
@@ -179,27 +180,32 @@ class CellTransmission:
         self.queue += arrivals
         sending = np.minimum(self.vehicles * self.free_share, self._sends)
         receiving = np.minimum((self.jam - self.vehicles) * self.wave_share, self._receives)
+        passed, arrived = self._junctions(sending, receiving, shares)
+        segments = self._segments
+        onward = np.minimum(sending[:-1], receiving[1:])  # from cell to cell
+        onward[self.last[:-1]] = 0.0  # what leaves a segment goes through a junction
         out = np.empty_like(sending)
-        np.minimum(sending[:-1], receiving[1:], out=out[:-1])
-        # At junctions: each target takes the same share of what every source sends, each source keeps its order.
+        out[:-1] = onward
+        out[self.last] = passed[:segments]
+        self.queue[self._sources[segments:] - segments] -= passed[segments:]
+        self.vehicles -= out
+        self.vehicles[1:] += onward
+        self.vehicles[self.cells.first] += arrived[:segments]
+        return out, float(arrived[segments:].sum())
+
+    def _junctions(
+        self, sending: np.ndarray, receiving: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vehicles that leave each source and reach each target in this step, by segment and then zone."""
         wish = np.concatenate([sending[self.last], np.minimum(self.queue, self.entry_capacity)])[self._sources]
         wanted = np.bincount(self._target, shares * wish[self._source], minlength=self._targets)
-        room = np.ones(self._targets)
+        room = np.ones(self._targets)  # every source gets the same share of its wish from a target
         np.minimum(room[:self._segments], receiving[self.cells.first] / np.maximum(wanted[:self._segments], _NOTHING),
                    out=room[:self._segments])
-        way = room[self._target]
-        held = np.minimum.reduceat(way, self._begin)[self._source]
+        way = np.where(shares > 0.0, room[self._target], 1.0)  # share of the wish that each way on takes
+        held = np.minimum.reduceat(way, self._begin)[self._source]  # share where vehicles keep their order
         going = shares * wish[self._source] * (held + self._passing * (way - held))
-        passed = np.bincount(self._source, going)
-        arrived = np.bincount(self._target, going, minlength=self._targets)
-        out[self.last] = passed[:self._segments]
-        self.queue[self._sources[self._segments:] - self._segments] -= passed[self._segments:]
-        self.vehicles -= out
-        onward = out[:-1].copy()
-        onward[self.last[:-1]] = 0.0  # what leaves a segment went through a junction
-        self.vehicles[1:] += onward
-        self.vehicles[self.cells.first] += arrived[:self._segments]
-        return out, float(arrived[self._segments:].sum())
+        return np.bincount(self._source, going), np.bincount(self._target, going, minlength=self._targets)
 
 
 def simulate_flow(
@@ -228,8 +234,10 @@ def simulate_flow(
         Occupancy, flow and speed per interval and cell, and the account of vehicles per step.
 
     Raises:
-        InputError: where the step does not divide the interval or breaks the Courant condition.
+        InputError: where the step does not divide the interval or breaks the Courant condition, or vehicles arrive
+            where no road starts.
     """
+    _check_arrivals(arrivals, moves, len(network.segments))
     step = largest_step(network, interval) if step is None else step
     per_interval = round(interval / step)
     if abs(per_interval * step - interval) > 1e-9:
@@ -260,6 +268,16 @@ def simulate_flow(
     per_second = state.cells.length.astype(np.float32) / np.float32(3600.0)
     speed = np.where(occupancy > _NOTHING, flow * per_second / np.maximum(occupancy, np.float32(_NOTHING)), free)
     return FlowResult(state.cells, step, interval, occupancy, flow, np.minimum(speed, free), vehicles)
+
+
+def _check_arrivals(arrivals: np.ndarray, moves: Moves, segments: int) -> None:
+    if arrivals.ndim != 2 or arrivals.shape[1] != len(moves.zones):
+        raise InputError("arrivals must have a row for each interval and a column for each zone", field="arrivals",
+                         value=arrivals.shape, remedy=f"give [T, {len(moves.zones)}]")
+    stuck = ~np.isin(segments + np.arange(len(moves.zones)), moves.source) & arrivals.any(axis=0)
+    if stuck.any():
+        raise InputError("vehicles arrive at a zone that is no origin", field="arrivals",
+                         value=f"junction {moves.zones[stuck][0]}", remedy="name it among the origins")
 
 
 def _changes(incidents: Sequence[Incident], step: float) -> dict[int, list[Incident]]:

@@ -34,9 +34,9 @@ class CityPlan:
 
 
 PLANS = {
-    "small": CityPlan(3, 3, 4, 2, 16, 2.0, 40),
-    "medium": CityPlan(5, 5, 8, 4, 80, 4.0, 400),
-    "large": CityPlan(9, 9, 16, 8, 240, 10.0, 1000),
+    "small": CityPlan(3, 3, 4, 2, 16, 4.0, 40),
+    "default": CityPlan(5, 5, 8, 4, 80, 8.0, 400),
+    "large": CityPlan(9, 9, 16, 8, 240, 20.0, 1000),
 }
 
 _SPACING = 900.0  # m between arterial junctions
@@ -83,7 +83,7 @@ def _arterials(builder: NetworkBuilder, plan: CityPlan, rng: np.random.Generator
         crooked = rng.uniform(-0.07, 0.07, 2)
         x = (column - (plan.columns - 1) / 2 + crooked[0]) * _SPACING
         y = (row - (plan.rows - 1) / 2 + crooked[1]) * _SPACING
-        grid[row, column] = builder.junction(x, y)
+        grid[row, column] = builder.junction((x, y))
     neighbours = [*zip(grid[:, :-1].ravel(), grid[:, 1:].ravel(), strict=True),
                   *zip(grid[:-1].ravel(), grid[1:].ravel(), strict=True)]
     for one, other in neighbours:
@@ -115,7 +115,7 @@ class _Ring:
         """Exit and entry of both carriageways; each carriageway meets the exit first."""
         half = _INTERCHANGE / 2 / self.radius / 0.95  # the oval is up to 4 % narrower than its mean radius
         self.angles.append(angle)
-        corners = [self.builder.junction(*self.place(angle + turn, aside), "freeway")
+        corners = [self.builder.junction(self.place(angle + turn, aside), kind="freeway")
                    for turn, aside in ((-half, _CARRIAGEWAY), (half, -_CARRIAGEWAY),
                                        (half, _CARRIAGEWAY), (-half, -_CARRIAGEWAY))]
         self.exits.append((corners[0], corners[1]))
@@ -139,8 +139,8 @@ class _Ring:
     def suburb(self, number: int, edge: np.ndarray) -> None:
         """Ramps to a crossing inside the ring; avenues from there to the grid's ``edge`` and to a suburb outside."""
         angle = self.angles[number]
-        crossing = self.builder.junction(*self.place(angle, -_CROSSING), "crossing")
-        suburb = self.builder.junction(*self.place(angle, _SPACING), "suburb")
+        crossing = self.builder.junction(self.place(angle, -_CROSSING), kind="crossing")
+        suburb = self.builder.junction(self.place(angle, _SPACING), kind="suburb")
         away = [np.hypot(*(self.place(angle) - self.builder.position(int(junction)))) for junction in edge]
         street = int(edge[int(np.argmin(away))])
         for leave, enter in zip(self.exits[number], self.entries[number], strict=True):
@@ -156,9 +156,9 @@ class _Ring:
         outward = np.array([np.cos(self.angles[number]), np.sin(self.angles[number])])
         aside = np.array([-outward[1], outward[0]]) * _CARRIAGEWAY
         middle = self.place(self.angles[number])
-        hub_in, hub_out = (self.builder.junction(*(middle + outward * _SPACING + shift), "freeway")
+        hub_in, hub_out = (self.builder.junction(middle + outward * _SPACING + shift, kind="freeway")
                            for shift in (aside, -aside))
-        gate = self.builder.junction(*(middle + outward * (_SPACING + _ARM)), "gate")
+        gate = self.builder.junction(middle + outward * (_SPACING + _ARM), kind="gate")
         self.builder.segment(gate, hub_in, "freeway_arm")
         self.builder.segment(hub_out, gate, "freeway_arm")
         for leave, enter in zip(self.exits[number], self.entries[number], strict=True):

@@ -6,9 +6,9 @@ a simulated city for a real one; longitude and latitude follow from an azimuthal
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
@@ -157,16 +157,18 @@ class NetworkBuilder:
     _rows: list[dict[str, object]] = field(default_factory=list)
     _lines: list[np.ndarray] = field(default_factory=list)
 
-    def junction(self, x: float, y: float, kind: str = "surface") -> int:
-        """Add a junction at local metres; returns its id."""
-        self._places.append((float(x), float(y), kind))
+    def junction(self, place: Sequence[float] | np.ndarray, kind: str = "surface") -> int:
+        """Add a junction at local metres ``(x, y)``; returns its id."""
+        self._places.append((float(place[0]), float(place[1]), kind))
         return len(self._places) - 1
 
     def position(self, junction: int) -> np.ndarray:
         """Local metres ``[2]`` of a junction."""
         return np.array(self._places[junction][:2])
 
-    def segment(self, start: int, end: int, road_class: str, *, via: np.ndarray | None = None, pace: float = 1.0) -> int:
+    def segment(
+        self, start: int, end: int, road_class: str, *, via: np.ndarray | None = None, pace: float = 1.0
+    ) -> int:
         """Add a directed segment; returns its id.
 
         Args:
@@ -190,7 +192,7 @@ class NetworkBuilder:
         return len(self._rows) - 1
 
     def build(self) -> RoadNetwork:
-        """The network with its turns: every way on but for U-turns, through gates, and off a freeway to enter it again."""
+        """The network with all turns but U-turns, those at a gate, and those off a freeway that enter it again."""
         places = pd.DataFrame(self._places, columns=["x", "y", "kind"])
         longitude, latitude = to_degrees(places[["x", "y"]].to_numpy())
         junctions = pd.DataFrame({"junction_id": np.arange(len(places)), "kind": places["kind"], "x": places["x"],
@@ -219,6 +221,7 @@ def to_metres(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     return np.column_stack(_projection().transform(longitude, latitude))
 
 
+@cache
 def _projection() -> Transformer:
     local = CRS.from_dict({"proj": "aeqd", "lon_0": ANCHOR[0], "lat_0": ANCHOR[1], "datum": "WGS84", "units": "m"})
     return Transformer.from_crs("EPSG:4326", local, always_xy=True)
