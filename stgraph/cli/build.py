@@ -21,8 +21,8 @@ class Rule(StrEnum):
     AUTO, GIVEN, DISTANCE, GAUSSIAN, KNN = "auto", "given", "distance", "gaussian", "knn"
 
 
-def _option(*words: str, panel: str, text: str) -> Any:
-    return typer.Option(*words, rich_help_panel=panel, help=text, show_default=False)
+def _option(flag: str, panel: str, text: str) -> Any:
+    return typer.Option(flag, rich_help_panel=panel, help=text, show_default=False)
 
 
 @app.callback()
@@ -30,79 +30,102 @@ def build() -> None:
     """Make a graph bundle (.stg) from what you have."""
 
 
+Key = Annotated[str | None, _option("--key", _READ,
+    "Array of an NPZ file, or frame of an HDF5 file. Default: the only one that fits.")]
+IdsKey = Annotated[str | None, _option("--ids-key", _READ,
+    "Array of sensor names in an NPZ file; also looked for beside --adjacency and in --locations.")]
+TimeKey = Annotated[str | None, _option("--time-key", _READ,
+    "Array or column of times. Default in a table: the index or first column.")]
+SensorKey = Annotated[str | None, _option("--sensor-key", _READ,
+    "Column of sensor names: the table is a long one, a row for each sensor and time.")]
+ValueKey = Annotated[list[str] | None, _option("--value-key", _READ,
+    "Column of readings in a long table; repeat it for several channels.")]
+LocalClock = Annotated[bool, _option("--local-clock", _READ,
+    "Whole-number times count on the local wall clock of --tz, not in UTC.")]
+Quantity = Annotated[str, _option("--quantity", _WHAT,
+    "What is measured: speed, flow, occupancy, count, ...; one for all channels, or one each: flow,speed.")]
+Unit = Annotated[str | None, _option("--unit", _WHAT,
+    "Unit of the file: mph, km/h, veh/5min, ...; one for all channels, or one each. Default: SI.")]
+Channels = Annotated[str | None, _option("--channels", _WHAT, "Names of the channels: inflow,outflow.")]
+MissingValue = Annotated[list[float] | None, _option("--missing-value", _WHAT,
+    "A number that stands for a missing reading; may be repeated. NaN and empty always do.")]
+Tz = Annotated[str | None, _option("--tz", _TIME, "Time zone of the place, such as America/Los_Angeles. Default: UTC.")]
+Start = Annotated[str | None, _option("--start", _TIME,
+    "Time of the first row, where the file has no times: 2012-03-01T00:00.")]
+Interval = Annotated[str | None, _option("--interval", _TIME,
+    "From one row to the next: 5min, 1h, 1D. Default: the most common difference of the times.")]
+DayStart = Annotated[str | None, _option("--day-start", _TIME,
+    "Service days: clock time of the first row of a day, HH:MM.")]
+StepsPerDay = Annotated[int | None, _option("--steps-per-day", _TIME, "Service days: rows of one day.")]
+WeekdaysOnly = Annotated[bool, _option("--weekdays-only", _TIME,
+    "Service days: the data leave out Saturdays and Sundays.")]
+Repair = Annotated[bool, _option("--repair", _TIME,
+    "Sort times, merge duplicates (mean of what was observed), round times off the grid; all is reported.")]
+Locations = Annotated[Path | None, _option("--locations", _PLACE,
+    "CSV or Parquet with columns for the sensor's name, longitude and latitude.")]
+LocationsKey = Annotated[str | None, _option("--locations-key", _PLACE,
+    "Column of sensor names in --locations. Default: sensor_id, station_id, id, ...")]
+Adjacency = Annotated[Path | None, _option("--adjacency", _EDGE,
+    "Matrix in NPZ, NPY or CSV: entry [i, j] is the weight of the edge i -> j; its distance in metres where "
+    "--edge-rule is distance, gaussian or knn.")]
+AdjacencyKey = Annotated[str | None, _option("--adjacency-key", _EDGE, "Array of an NPZ file with the matrix.")]
+Edges = Annotated[Path | None, _option("--edges", _EDGE,
+    "CSV or Parquet of edges: from, to and distance_m (or cost) or weight.")]
+DistanceUnit = Annotated[str | None, _option("--distance-unit", _EDGE,
+    "Unit of the distances in --edges: m, km, mile. Default: m.")]
+EdgeRule = Annotated[Rule, _option("--edge-rule", _EDGE,
+    "auto: what is given, by the Gaussian kernel where it is distances; else the nearest, where places are "
+    "known. given: as it is. gaussian: exp(-d^2/sigma^2), not below --threshold. distance: all within "
+    "--radius. knn: the nearest --neighbours.")]
+Neighbours = Annotated[int, _option("--neighbours", _EDGE, "knn: how many, by geodesic distance. Default: 8.")]
+Radius = Annotated[float | None, _option("--radius", _EDGE, "distance, gaussian: longest edge in metres.")]
+Threshold = Annotated[float, _option("--threshold", _EDGE, "gaussian: smallest weight. Default: 0.1.")]
+Sigma = Annotated[float | None, _option("--sigma", _EDGE,
+    "gaussian: width in metres. Default: standard deviation of the distances.")]
+Name = Annotated[str | None, _option("--name", _GRAPH, "Name of the city. Default: that of the bundle.")]
+AllowEmpty = Annotated[bool, _option("--allow-empty", _GRAPH, "Keep sensors without a single reading.")]
+Simulated = Annotated[bool, _option("--simulated", _GRAPH, "Mark the data as simulated.")]
+Licence = Annotated[str | None, _option("--licence", _GRAPH, "Licence of the data; travels with the graph.")]
+Attribution = Annotated[str | None, _option("--attribution", _GRAPH, "Whom to name; travels with the graph.")]
+
+
 @app.command()
 def sensors(
     readings: Annotated[Path, typer.Argument(help="Readings: CSV or Parquet (wide or long), pandas HDF5, NPZ, NPY.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write (.stg).")],
-    key: Annotated[str | None, _option("--key", panel=_READ, text="Array of an NPZ file, or frame of an HDF5 file. "
-                                       "Default: the only one that fits.")] = None,
-    ids_key: Annotated[str | None, _option("--ids-key", panel=_READ, text="Array of sensor names in an NPZ file; also "
-                                           "looked for beside --adjacency and in --locations.")] = None,
-    time_key: Annotated[str | None, _option("--time-key", panel=_READ, text="Array or column of times. Default in a "
-                                            "table: the index or first column.")] = None,
-    sensor_key: Annotated[str | None, _option("--sensor-key", panel=_READ, text="Column of sensor names: the table is "
-                                              "a long one, a row for each sensor and time.")] = None,
-    value_key: Annotated[list[str] | None, _option("--value-key", panel=_READ, text="Column of readings in a long "
-                                                   "table; repeat it for several channels.")] = None,
-    local_clock: Annotated[bool, _option("--local-clock", panel=_READ, text="Whole-number times count on the local "
-                                         "wall clock of --tz, not in UTC.")] = False,
-    quantity: Annotated[str, _option("--quantity", panel=_WHAT, text="What is measured: speed, flow, occupancy, "
-                                     "count, ...; one for all channels, or one each: flow,speed.")] = "value",
-    unit: Annotated[str | None, _option("--unit", panel=_WHAT, text="Unit of the file: mph, km/h, veh/5min, ...; one "
-                                        "for all channels, or one each. Default: SI.")] = None,
-    channels: Annotated[str | None, _option("--channels", panel=_WHAT, text="Names of the channels: "
-                                            "inflow,outflow.")] = None,
-    missing_value: Annotated[list[float] | None, _option("--missing-value", panel=_WHAT, text="A number that stands "
-                                                         "for a missing reading; may be repeated. NaN and empty "
-                                                         "always do.")] = None,
-    tz: Annotated[str | None, _option("--tz", panel=_TIME, text="Time zone of the place, such as America/Los_Angeles. "
-                                      "Default: UTC.")] = None,
-    start: Annotated[str | None, _option("--start", panel=_TIME, text="Time of the first row, where the file has no "
-                                         "times: 2012-03-01T00:00.")] = None,
-    interval: Annotated[str | None, _option("--interval", panel=_TIME, text="From one row to the next: 5min, 1h, 1D. "
-                                            "Default: the most common difference of the times.")] = None,
-    day_start: Annotated[str | None, _option("--day-start", panel=_TIME, text="Service days: clock time of the first "
-                                             "row of a day, HH:MM.")] = None,
-    steps_per_day: Annotated[int | None, _option("--steps-per-day", panel=_TIME, text="Service days: rows of one "
-                                                 "day.")] = None,
-    weekdays_only: Annotated[bool, _option("--weekdays-only", panel=_TIME, text="Service days: the data leave out "
-                                           "Saturdays and Sundays.")] = False,
-    repair: Annotated[bool, _option("--repair", panel=_TIME, text="Sort times, merge duplicates (mean of what was "
-                                    "observed), round times off the grid; all is reported.")] = False,
-    locations: Annotated[Path | None, _option("--locations", panel=_PLACE, text="CSV or Parquet with columns for the "
-                                              "sensor's name, longitude and latitude.")] = None,
-    locations_key: Annotated[str | None, _option("--locations-key", panel=_PLACE, text="Column of sensor names in "
-                                                 "--locations. Default: sensor_id, station_id, id, ...")] = None,
-    adjacency: Annotated[Path | None, _option("--adjacency", panel=_EDGE, text="Matrix in NPZ, NPY or CSV: entry "
-                                              "[i, j] is the weight of the edge i -> j; its distance in metres where "
-                                              "--edge-rule is distance, gaussian or knn.")] = None,
-    adjacency_key: Annotated[str | None, _option("--adjacency-key", panel=_EDGE, text="Array of an NPZ file with the "
-                                                 "matrix.")] = None,
-    edges: Annotated[Path | None, _option("--edges", panel=_EDGE, text="CSV or Parquet of edges: from, to and "
-                                          "distance_m (or cost) or weight.")] = None,
-    distance_unit: Annotated[str | None, _option("--distance-unit", panel=_EDGE, text="Unit of the distances in "
-                                                 "--edges: m, km, mile. Default: m.")] = None,
-    edge_rule: Annotated[Rule, _option("--edge-rule", panel=_EDGE, text="auto: what is given, by the Gaussian kernel "
-                                       "where it is distances; else the nearest, where places are known. given: as it "
-                                       "is. gaussian: exp(-d^2/sigma^2), not below --threshold. distance: all within "
-                                       "--radius. knn: the nearest --neighbours.")] = Rule.AUTO,
-    neighbours: Annotated[int, _option("--neighbours", panel=_EDGE, text="knn: how many, by geodesic distance. "
-                                       "Default: 8.")] = 8,
-    radius: Annotated[float | None, _option("--radius", panel=_EDGE, text="distance, gaussian: longest edge in "
-                                            "metres.")] = None,
-    threshold: Annotated[float, _option("--threshold", panel=_EDGE, text="gaussian: smallest weight. Default: "
-                                        "0.1.")] = 0.1,
-    sigma: Annotated[float | None, _option("--sigma", panel=_EDGE, text="gaussian: width in metres. Default: standard "
-                                           "deviation of the distances.")] = None,
-    name: Annotated[str | None, _option("--name", panel=_GRAPH, text="Name of the city. Default: that of the "
-                                        "bundle.")] = None,
-    allow_empty: Annotated[bool, _option("--allow-empty", panel=_GRAPH, text="Keep sensors without a single "
-                                         "reading.")] = False,
-    simulated: Annotated[bool, _option("--simulated", panel=_GRAPH, text="Mark the data as simulated.")] = False,
-    licence: Annotated[str | None, _option("--licence", panel=_GRAPH, text="Licence of the data; travels with the "
-                                           "graph.")] = None,
-    attribution: Annotated[str | None, _option("--attribution", panel=_GRAPH, text="Whom to name; travels with the "
-                                               "graph.")] = None,
+    key: Key = None,
+    ids_key: IdsKey = None,
+    time_key: TimeKey = None,
+    sensor_key: SensorKey = None,
+    value_key: ValueKey = None,
+    local_clock: LocalClock = False,
+    quantity: Quantity = "value",
+    unit: Unit = None,
+    channels: Channels = None,
+    missing_value: MissingValue = None,
+    tz: Tz = None,
+    start: Start = None,
+    interval: Interval = None,
+    day_start: DayStart = None,
+    steps_per_day: StepsPerDay = None,
+    weekdays_only: WeekdaysOnly = False,
+    repair: Repair = False,
+    locations: Locations = None,
+    locations_key: LocationsKey = None,
+    adjacency: Adjacency = None,
+    adjacency_key: AdjacencyKey = None,
+    edges: Edges = None,
+    distance_unit: DistanceUnit = None,
+    edge_rule: EdgeRule = Rule.AUTO,
+    neighbours: Neighbours = 8,
+    radius: Radius = None,
+    threshold: Threshold = 0.1,
+    sigma: Sigma = None,
+    name: Name = None,
+    allow_empty: AllowEmpty = False,
+    simulated: Simulated = False,
+    licence: Licence = None,
+    attribution: Attribution = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Readings of sensors, their places and connections become one graph.
@@ -138,7 +161,7 @@ def _show(report: dict[str, Any]) -> None:
     for what, label in (("without_location", "without a place"), ("unused_locations", "places of no sensor"),
                         ("isolated_sensors", "without an edge"), ("unused_in_edges", "edges of no sensor"),
                         ("all_missing_sensors", "without readings")):
-        if report[what]:
+        if report[what] and (what != "without_location" or report["locations_matched"] != "none"):
             names = ", ".join(report[what][:6]) + (", ..." if len(report[what]) > 6 else "")
             table.add_row(label, f"{len(report[what])}: {names}")
     for what, count in report["repaired"].items():

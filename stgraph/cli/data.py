@@ -47,7 +47,7 @@ def list_(json: Json = False) -> None:
     table = Table(title=f"{len(known)} data sets", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for heading, width in (("name", 26), ("places", 6), ("steps", 7), ("every", 5)):
         table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True, width=width)
-    table.add_column("what", no_wrap=True, width=max(20, console.width - 54))
+    table.add_column("what", no_wrap=True, width=max(20, console.width - 62))
     for card in known:
         table.add_row(card.name, f"{card.nodes:,}", f"{card.steps:,}", card.interval, card.title)
     console.print(table)

@@ -46,7 +46,7 @@ class ReportContent:
     title: str
     simulated: bool  # shows a badge and a sentence that no reading was measured
     model: str
-    summary: Mapping[str, Any]  # the object of `evaluate --json`: mape in percent, "slices" {group: {level: {mae, count}}}
+    summary: Mapping[str, Any]  # `evaluate --json`: mape in percent, "slices" {group: {level: {mae, count}}}
     quantity: str  # what was forecast, e.g. "speed"
     unit: str  # unit of readings and errors, e.g. "mph"
     step_seconds: float

@@ -47,7 +47,7 @@ def read_npz(path: Path | str, key: str) -> np.ndarray:
     """
     entries = npz_entries(path)
     if key not in entries:
-        raise InputError("no such key", file=path, field=key, remedy=f"choose among {_shapes(entries)}")
+        raise InputError("no such key", file=path, field=key, value=key, remedy=f"choose among {_shapes(entries)}")
     if entries[key] is None:
         raise InputError(f"the array {_PICKLED}", file=path, field=key, value="dtype object",
                          remedy="save it with a numeric or text dtype")
@@ -119,7 +119,7 @@ def read_pandas_hdf5(path: Path | str, key: str | None) -> tuple[np.ndarray, np.
             file.visititems(lambda name, node: frames.update({name: node}) if isinstance(node, h5py.Group)
                             and ("axis1" in node or "table" in node) else None)
             if key is not None and key.strip("/") not in frames:
-                raise InputError("no such data frame", file=path, field=key,
+                raise InputError("no such data frame", file=path, field="key", value=key,
                                  remedy=f"choose among {', '.join(frames) or 'none: the file holds no pandas frame'}")
             if key is None and len(frames) != 1:
                 raise InputError("several data frames could be meant" if frames else "no pandas data frame inside",

@@ -91,10 +91,13 @@ def parse_stamps(values: Any, local_clock: bool, file: object, field: str) -> St
         InputError: for a stamp that is missing or not a time (its row is named, from 1, the header not counted), for
             stamps some of which carry an offset, and for row numbers taken for times.
     """
+    if isinstance(values, np.ndarray) and values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
     series = pd.Series(values).reset_index(drop=True)
     if series.isna().any():
         row = int(np.flatnonzero(series.isna())[0])
-        raise InputError(f"row {row + 1} has no time", file=file, field=field, remedy="fill it in, or remove the row")
+        raise InputError(f"row {row + 1} has no time", file=file, field=field, value="nothing",
+                         remedy="fill it in, or remove the row")
     if isinstance(series.dtype, pd.DatetimeTZDtype):
         return _stamps(series.dt.tz_convert("UTC").dt.tz_localize(None), _no_offset(local_clock, file, field))
     if pd.api.types.is_datetime64_dtype(series.dtype):

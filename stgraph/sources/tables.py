@@ -31,7 +31,7 @@ def form_of(path: Path | str) -> str:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError("no such file", file=path, remedy="check the path")
+        raise InputError("no such file", file=path, value=path.name, remedy="check the path")
     if path.is_dir():
         raise InputError("is a folder, not a file", file=path, remedy="name the file inside it")
     if not path.stat().st_size:
@@ -90,7 +90,7 @@ def read_table(path: Path | str, text: Sequence[str], numbers: Sequence[str] = (
     there = table_columns(path)
     for name in (*text, *numbers):
         if name not in there:
-            raise InputError("no such column", file=path, field=name, remedy=f"choose among {_some(there)}")
+            raise InputError("no such column", file=path, field=name, value=name, remedy=f"choose among {_some(there)}")
     arrow = _read_parquet(path, [*text, *numbers]) if form_of(path) in PARQUET else \
         _read_csv(path, text, numbers, pa.from_numpy_dtype(dtype))
     if not arrow.num_rows:

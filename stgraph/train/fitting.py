@@ -57,22 +57,17 @@ def fit(cities: Sequence[City], model: Forecaster | str, out: Path | str | None 
     started = time.perf_counter()
     cities, budget = list(cities), budget or Budget()
     chosen = _training_settings(model_class(model) if isinstance(model, str) else type(model), training)
-    folder = None if out is None else RunFolder(out)
-    if folder is None and (resume or overwrite):
-        raise InputError("there is no folder of a run", field="out", remedy="name it with --out")
-    if resume and overwrite:
-        raise InputError("a run is either resumed or replaced", field="resume, overwrite", remedy="leave one out")
-    old = folder.record() if folder and resume else None
-    if folder and not resume:
-        folder.check_free(overwrite)
+    folder, old = _open_folder(out, resume, overwrite)
+    if folder and old:
+        check_same(old, {"model": model if isinstance(model, str) else model.name}, folder.run)
     with torch.random.fork_rng(devices=[]):  # the caller's generator is left as it was
         torch.manual_seed(chosen.seed)
         forecaster = _make_model(cities, model, settings or {})
         if budget.is_open:
-            budget = Budget(minutes=DEFAULT_MINUTES) if old is None else Budget(**old["budget"])
+            budget = Budget(**old["budget"]) if old else Budget(minutes=DEFAULT_MINUTES)
         record = describe(forecaster, cities, chosen, budget, paths, command)
         record["threads"] = chosen.threads or choose_threads(forecaster, cities, chosen.batch_size)
-        if old is not None and folder is not None:
+        if folder and old:
             check_same(old, record, folder.run)
             record = _resumed_record(old, record, folder)
             if old["status"] == "finished":
@@ -82,6 +77,22 @@ def fit(cities: Sequence[City], model: Forecaster | str, out: Path | str | None 
             if forecaster.capabilities.training == "gradient":
                 return job.by_gradient()
             return job.by_formula()
+
+
+def _open_folder(out: Path | str | None, resume: bool, overwrite: bool
+                 ) -> tuple[RunFolder | None, dict[str, Any] | None]:
+    """The folder of the run, and the record of the run in it that shall go on."""
+    if out is None and (resume or overwrite):
+        raise InputError("there is no folder of a run", field="out", remedy="name it with --out")
+    if resume and overwrite:
+        raise InputError("a run is either resumed or replaced", field="resume, overwrite", remedy="leave one out")
+    if out is None:
+        return None, None
+    folder = RunFolder(out)
+    if resume:
+        return folder, folder.record()
+    folder.check_free(overwrite)
+    return folder, None
 
 
 def _training_settings(kind: type[Forecaster], training: dict[str, Any]) -> TrainingSettings:

@@ -24,7 +24,8 @@ class TrainingProgress:
         self.name, self.total, self.show = name, total, show
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._best = ""
-        self._drawn = time.perf_counter()
+        self._first, self._started = step, time.perf_counter()
+        self._drawn = self._started
         self._bar: Progress | None = None
         if show and self.console.is_terminal:
             self._bar = Progress(
@@ -53,7 +54,8 @@ class TrainingProgress:
         if self._bar is not None:
             self.draw(step, loss)
         elif self.show:
-            left = seconds / step * (self.total - step) if step else 0.0
+            rate = (time.perf_counter() - self._started) / max(1, step - self._first)
+            left = rate * (self.total - step)
             shown = "" if loss is None else f", loss {loss:.4f}"
             self.note(f"{self.name}: step {step:,} of {self.total:,}, {seconds:.0f} s, about {left:.0f} s left{shown}, "
                       f"validation {words}{' (best)' if best else ''}")

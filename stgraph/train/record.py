@@ -26,6 +26,7 @@ VERSION = 1
 # What must be the same for a run to go on, in the order in which a difference is named.
 _FIXED = ("model", "data", "sizes", "config", "split", "seed", "batch_size", "learning_rate", "weight_decay", "clip",
           "precision", "patience", "objectives", "city_weights")
+_TELLING = ("channels", "data_sha256", "fractions")  # named before what follows from them
 
 
 def describe(model: Forecaster, cities: Sequence[City], settings: TrainingSettings, budget: Budget,
@@ -60,13 +61,13 @@ def check_same(old: dict[str, Any], new: dict[str, Any], file: Path) -> None:
 
     Args:
         old: The record of the run.
-        new: What was asked for now.
+        new: What was asked for now, or a part of it.
         file: Where the record lies.
 
     Raises:
         InputError: naming the first thing that differs.
     """
-    for name in _FIXED:
+    for name in (name for name in _FIXED if name in new):
         if difference := _first_difference(name, old.get(name), new[name]):
             field, was, now = difference
             raise InputError(f"the run was made with {field} {_words(was)}", file=file, field=field, value=now,
@@ -103,7 +104,7 @@ def device_words(settings: TrainingSettings) -> str:
 def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
     """The innermost field in which two values differ, with both; paths of files may differ."""
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys(), key=lambda k: k not in ("channels", "fractions")):
+        for key in sorted(old.keys() | new.keys(), key=lambda k: (k not in _TELLING, k)):
             if key not in ("path", "name") and (found := _first_difference(key, old.get(key), new.get(key))):
                 return found
         return None

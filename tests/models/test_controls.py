@@ -41,7 +41,7 @@ def test_a_control_has_nothing_to_learn_and_is_at_home_anywhere(make_city, name:
 def test_the_last_value_is_the_last_that_was_observed(make_city) -> None:
     city = make_city(hidden=0.5)
     city.signal.mask[194:200, 2] = False  # nothing at all in the last window
-    origins = list(range(6, 270, 7)) + [200]
+    origins = [*range(6, 270, 7), 200]
     model, window = cut("last_value", city, origins)
     mean, fallback = model.forecast_with_source(window)
     for row, origin in enumerate(origins):

@@ -166,7 +166,8 @@ def test_the_published_graph_of_pems_bay_comes_out_of_its_distances(shared_data)
     folder = shared_data / "sensor_graphs"
     with np.load(folder / "pems_bay_adj.npz", allow_pickle=False) as archive:
         published, ids = archive["adj"], [str(name) for name in archive["sensor_id"]]
-    edges = make_edges(EdgeRule(), np.full((325, 2), np.nan), ids, read_edges(folder / "pems_bay_distances.csv.gz", ids))
+    listed = read_edges(folder / "pems_bay_distances.csv.gz", ids)
+    edges = make_edges(EdgeRule(), np.full((325, 2), np.nan), ids, listed)
     made = np.zeros_like(published)
     made[edges.index[0], edges.index[1]] = edges.weight
     np.fill_diagonal(published, 0)

@@ -1,16 +1,18 @@
 """Iterate one epoch of windows in a process of its own and print what memory it took, as JSON.
 
-    python tests/windows/epoch_memory.py SENSORS memory|disk FOLDER [speed.npz of pems_bay_16]
+    python tests/windows/epoch_memory.py memory FOLDER --sensors 2000 --source pems_bay_16/speed.npz
+    python tests/windows/epoch_memory.py write FOLDER --sensors 2000 --source pems_bay_16/speed.npz
+    python tests/windows/epoch_memory.py disk FOLDER
 
-Five months of five-minute readings at SENSORS places: those of the file, repeated, or noise.
+Five months of readings at many places: those of the file (five minutes, 16 places), repeated; or noise.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +21,6 @@ import numpy as np
 from stgraph.graph import Channel, DynamicHeteroGraph, Signal, TimeAxis, load, save
 from stgraph.windows import City, PartBatches, TrainingBatches, loader
 
-ROWS = 43_476
 NEEDS = frozenset({"profile"})
 
 
@@ -28,53 +29,64 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def tiled(sensors: int, file: str | None) -> Signal:
-    """Values and mask ``[T, sensors, 1]``, filled column by column so that nothing else of that size is held."""
-    values = np.empty((ROWS, sensors, 1), np.float32)
-    mask = np.empty((ROWS, sensors, 1), bool)
+def tiled(sensors: int, step: int, file: str | None) -> DynamicHeteroGraph:
+    """Readings of many sensors, filled column by column so that nothing else of that size is held."""
+    rows = 43_476 * 300 // step
     if file is None:
-        source = np.random.default_rng(0).normal(28, 4, (ROWS, 16)).astype(np.float32)
+        source = np.random.default_rng(0).normal(28, 4, (rows, 16)).astype(np.float32)
+        source[::50] = 0
     else:
         source = np.load(file, allow_pickle=False)["speed_mph"] * np.float32(0.44704)
+    values = np.empty((rows, sensors, 1), np.float32)
+    mask = np.empty((rows, sensors, 1), bool)
     for sensor in range(sensors):
         values[:, sensor, 0] = source[:, sensor % 16]
         mask[:, sensor, 0] = source[:, sensor % 16] != 0
-    return Signal(values, mask, [Channel("speed", "speed", "mph")])
-
-
-def graph_of(signal: Signal) -> DynamicHeteroGraph:
-    """A graph whose sensors carry the signal."""
-    graph = DynamicHeteroGraph(time=TimeAxis(1_483_257_600, 300, ROWS, "America/Los_Angeles"))
-    graph["sensor"].node_id = np.array([str(i) for i in range(signal.shape[1])])
-    graph.add_signal("sensor", "readings", signal)
+    graph = DynamicHeteroGraph(time=TimeAxis(1_483_257_600, step, rows, "America/Los_Angeles"))
+    graph["sensor"].node_id = np.array([str(i) for i in range(sensors)])
+    graph.add_signal("sensor", "readings", Signal(values, mask, [Channel("speed", "speed", "mph")]))
     return graph
 
 
-def main(sensors: int, form: str, folder: str, file: str | None = None) -> None:
-    """Windows of all parts, in order and (some on disk, all in memory) shuffled; then print the peak."""
-    if form == "write":
-        save(graph_of(tiled(sensors, file)), Path(folder) / "city.stg")
-        return
-    small = graph_of(tiled(2, None))
-    save(small, Path(folder) / f"{form}.stg")
-    City(load(Path(folder) / f"{form}.stg", in_memory=form == "memory")).window([50], NEEDS)  # everything is imported
-    before = resident()
-    graph = load(Path(folder) / "city.stg", in_memory=False) if form == "disk" else graph_of(tiled(sensors, file))
-    city = City(graph)
-    started = time.perf_counter()
-    batches = windows = 0
-    for part in ("validation", "test"):
-        for window in loader(PartBatches(city, part, 32, NEEDS)):
-            batches, windows = batches + 1, windows + window.batch_size
+def epoch(city: City, shuffled: int | None) -> tuple[int, int]:
+    """Cut every window of validation and test in order, and an epoch (or some batches) of training, shuffled.
+
+    Returns:
+        Number of batches and of windows.
+    """
     training = TrainingBatches([city], 32, 10**9, needs=NEEDS)
-    training.steps = training.steps_per_pass if form == "memory" else 10
-    for window in loader(training):
-        batches, windows = batches + 1, windows + window.batch_size
+    training.steps = training.steps_per_pass if shuffled is None else shuffled
+    parts = [PartBatches(city, part, 32, NEEDS) for part in ("validation", "test")]
+    sizes = [window.batch_size for batches in (*parts, training) for window in loader(batches)]
+    return len(sizes), sum(sizes)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("form", choices=["memory", "write", "disk"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sensors", type=int, default=16)
+    parser.add_argument("--step", type=int, default=300, help="seconds from one row of the noise to the next")
+    parser.add_argument("--source")
+    asked = parser.parse_args()
+    path = asked.folder / "city.stg"
+    if asked.form == "write":
+        save(tiled(asked.sensors, asked.step, asked.source), path)
+        return
+    small = asked.folder / f"small-{asked.form}.stg"
+    save(tiled(2, 3600, None), small)
+    epoch(City(load(small, in_memory=asked.form == "memory")), 1)  # everything is imported
+    before = resident()
+    started = time.perf_counter()
+    on_disk = asked.form == "disk"
+    city = City(load(path, in_memory=False) if on_disk else tiled(asked.sensors, asked.step, asked.source))
+    batches, windows = epoch(city, 10 if on_disk else None)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"signal": city.signal.nbytes, "increase": peak - before, "windows": windows,
-                      "share": (peak - before) / city.signal.nbytes, "ms_per_batch": 1e3 * seconds / batches}))
+    increase = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    print(json.dumps({"signal": city.signal.nbytes, "increase": increase, "share": increase / city.signal.nbytes,
+                      "windows": windows, "ms_per_batch": 1e3 * seconds / batches}))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])
+    main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def test_parts_cover_every_row_once_and_no_window_crosses(length: int, history: 
     edges = [split.rows(part) for part in PARTS]
     assert edges[0][0] == 0
     assert edges[-1][1] == length
-    assert all(left[1] == right[0] for left, right in zip(edges, edges[1:], strict=False))
+    assert all(left[1] == right[0] for left, right in pairwise(edges))
     for part in PARTS:
         (start, stop), (first, last) = split.rows(part), split.origins(part)
         inside = [o for o in range(length + 1) if o - history >= start and o + horizon <= stop]

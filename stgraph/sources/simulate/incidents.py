@@ -52,7 +52,7 @@ def event_table(network: RoadNetwork, incidents: list[Incident], start: pd.Times
     place = [network.locate(incident.segment, np.array([incident.offset]))[0] for incident in incidents]
     longitude, latitude = to_degrees(np.array(place).reshape(-1, 2))
     seconds = np.array([[incident.start, incident.end] for incident in incidents]).reshape(-1, 2)
-    times = [(start + pd.to_timedelta(column, unit="s")).as_unit("s") for column in seconds.T]
+    times = [(start + pd.to_timedelta(column, unit="s")).as_unit("ms") for column in seconds.T]
     return pd.DataFrame({
         "event_id": np.arange(len(incidents)), "kind": "incident",
         "segment_id": np.array([incident.segment for incident in incidents], dtype=np.int64),
