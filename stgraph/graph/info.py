@@ -47,7 +47,7 @@ def _signal(signal: Signal, chunk: int = 2048) -> dict[str, Any]:
         total += np.where(mask, values, 0).sum((0, 1), dtype=np.float64)
         low = np.minimum(low, np.where(mask, values, np.inf).min((0, 1)))
         high = np.maximum(high, np.where(mask, values, -np.inf).max((0, 1)))
-        for empty in ~mask.any((1, 2)):
+        for empty in np.logical_not(mask.any((1, 2))):
             run = run + 1 if empty else 0
             silent, longest = silent + int(empty), max(longest, run)
     entries = []

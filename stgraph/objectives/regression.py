@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,6 +13,13 @@ from torch.nn import functional
 from stgraph.errors import InputError
 from stgraph.models import Forecaster
 from stgraph.windows import Window
+
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mae": partial(functional.l1_loss, reduction="none"),
+    "mse": partial(functional.mse_loss, reduction="none"),
+    "huber": partial(functional.huber_loss, reduction="none"),
+}
 
 
 class MaskedRegression(nn.Module):
@@ -25,7 +34,7 @@ class MaskedRegression(nn.Module):
 
     def __init__(self, kind: Literal["mae", "mse", "huber"] = "mae") -> None:
         super().__init__()
-        if kind not in ("mae", "mse", "huber"):
+        if kind not in _LOSSES:
             raise InputError("unknown loss", field="loss", value=kind, remedy="use mae, mse or huber")
         self.kind = kind
 
@@ -38,6 +47,4 @@ class MaskedRegression(nn.Module):
 
     def loss(self, forecast: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over the observed entries of ``[B, H, N, C]``."""
-        function = {"mae": functional.l1_loss, "mse": functional.mse_loss, "huber": functional.huber_loss}[self.kind]
-        each = function(torch.where(mask, forecast, target), target, reduction="none")
-        return each.sum() / mask.sum().clamp(min=1)
+        return _LOSSES[self.kind](torch.where(mask, forecast, target), target).sum() / mask.sum().clamp(min=1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 from pathlib import Path
 from typing import Any
 
+import networkx
 import numpy as np
 import pandas as pd
 import torch
@@ -67,6 +69,7 @@ def content(model: Forecaster, city: City, record: dict[str, Any], evaluation: E
         step_seconds=city.time.step,
         sensor_ids=[str(i) for i in city.node_ids],
         positions=city.lonlat.numpy(),
+        layout=_layout(city),
         edges=city.edges[0].numpy(),
         error_by_sensor=error,
         error_by_sensor_at={step: _mae(errors.absolute[step - 1], errors.count[step - 1]) for step in at},
@@ -113,13 +116,25 @@ def _mae(absolute: torch.Tensor, count: torch.Tensor) -> np.ndarray:
     return (absolute.sum(-1) / count.sum(-1)).numpy()
 
 
+def _words(command: str | list[str]) -> str:
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+def _layout(city: City) -> np.ndarray | None:
+    """A drawing of the edges ``[N, 2]`` for a city whose places are not known."""
+    if torch.isfinite(city.lonlat).all(1).any() or city.edges[0].shape[1] == 0:
+        return None
+    drawn: networkx.Graph = networkx.Graph()
+    drawn.add_nodes_from(range(city.num_nodes))
+    drawn.add_edges_from(city.edges[0].T.tolist())
+    places = networkx.spring_layout(drawn, seed=0)
+    return np.array([places[node] for node in range(city.num_nodes)])
+
+
 def _provenance(city: City, record: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
     metadata = city.graph.metadata
     sources = metadata.get("sources", [])
-    run = record.get("out", "RUN")
-    commands = [str(metadata["command"])] if metadata.get("command") else []
-    commands += [str(record["command"])] if record.get("command") else []
-    commands.append(f"stgraph report {run}")
+    commands = [_words(found) for found in (metadata.get("command"), record.get("command")) if found]
     facts = {
         "bundle": city.name,
         "data_sha256": city.sha256,

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import time
 from pathlib import Path
 
@@ -24,9 +22,10 @@ from stgraph.windows import City, PartBatches, TrainingBatches, loader
 NEEDS = frozenset({"profile"})
 
 
-def resident() -> int:
-    """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def resident(peak: bool = False) -> int:
+    """Bytes of this process in memory now, or the most there ever were (getrusage would count the parent's too)."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM" if peak else "VmRSS"].split()[0]) * 1024
 
 
 def tiled(sensors: int, step: int, file: str | None) -> DynamicHeteroGraph:
@@ -83,7 +82,7 @@ def main() -> None:
     city = City(load(path, in_memory=False) if on_disk else tiled(asked.sensors, asked.step, asked.source))
     batches, windows = epoch(city, 10 if on_disk else None)
     seconds = time.perf_counter() - started
-    increase = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    increase = resident(peak=True) - before
     print(json.dumps({"signal": city.signal.nbytes, "increase": increase, "share": increase / city.signal.nbytes,
                       "windows": windows, "ms_per_batch": 1e3 * seconds / batches}))
 

@@ -94,8 +94,7 @@ def simulate_city(
 ) -> SimulatedCity:
     """Simulate the traffic of a made-up city; the same arguments give the same city, bit for bit.
 
-    Traffic is a kinematic wave (cell transmission model, see :mod:`stgraph.sources.simulate.flow`) under a demand with
-    daily and weekly rhythm, random days and random incidents.
+    Traffic is a kinematic wave (see :mod:`stgraph.sources.simulate.flow`) under a daily and weekly demand.
 
     Args:
         seed: Source of all chance.
@@ -105,8 +104,8 @@ def simulate_city(
         size: ``small``, ``default`` or ``large``.
         noise: Standard deviation of a reading's error as a share of the true value.
         missing: Share of the readings that do not arrive, on average.
-        incidents_per_day: Mean number of incidents; None takes that of the size.
-        trips: Number of recorded trips; None takes that of the size.
+        incidents_per_day: Mean number of incidents; None takes that of the size (4, 8, 20).
+        trips: Number of recorded trips; None takes that of the size (40, 400, 1000).
         gps_interval: Seconds between the points of a trip.
         gps_noise: Standard deviation of a point's error to the east and to the north, m.
 
@@ -115,26 +114,25 @@ def simulate_city(
     """
     plan = plan_of(size)
     settings: dict[str, Any] = {
-        "simulated": True, "seed": seed, "days": days, "sensors": plan.sensors if sensors is None else sensors,
-        "interval": interval, "size": size, "noise": noise, "missing": missing,
-        "incidents_per_day": plan.incidents_per_day if incidents_per_day is None else incidents_per_day,
-        "trips": plan.trips if trips is None else trips, "gps_interval": gps_interval, "gps_noise": gps_noise}
+        "simulated": True, "seed": seed, "days": days, "sensors": _given(sensors, plan.sensors), "interval": interval,
+        "size": size, "noise": noise, "missing": missing, "trips": _given(trips, plan.trips),
+        "incidents_per_day": _given(incidents_per_day, plan.incidents_per_day),
+        "gps_interval": gps_interval, "gps_noise": gps_noise}
     _check(settings)
     chance = dict(zip(("roads", "demand", "incidents", "sensors", "readings", "trips"),
                       np.random.default_rng(seed).spawn(6), strict=True))
     network = lay_out(plan, chance["roads"])
     demand = make_demand(network, days, interval, chance["demand"])
     incidents = draw_incidents(network, demand, interval, settings["incidents_per_day"], chance["incidents"])
-    moves = demand.routes.moves
-    traffic = simulate_flow(network, moves, demand.arrivals, demand.shares, interval=interval, incidents=incidents)
-    busy = np.bincount(moves.source, demand.volumes.sum(axis=1))[:len(network.segments)] > 0.0
-    places = place_sensors(network, traffic.cells, busy, settings["sensors"], chance["sensors"])
+    traffic = simulate_flow(network, demand.routes.moves, demand.arrivals, demand.shares, interval=interval,
+                            incidents=incidents)
+    places = place_sensors(network, traffic.cells, demand.traffic() > 0.0, settings["sensors"], chance["sensors"])
     true_speed, true_flow = true_readings(traffic, places)
     observed = draw_observed(true_speed.shape, missing, interval, chance["readings"])
     speed, flow = (np.where(observed, with_noise(truth, noise, chance["readings"]), np.float32(np.nan))
                    for truth in (true_speed, true_flow))
-    points, driven = drive_trips(network, traffic, demand, START, count=settings["trips"], gps_interval=gps_interval,
-                                 gps_noise=gps_noise, rng=chance["trips"])
+    points, driven = drive_trips(network, traffic, demand, START, count=settings["trips"],
+                                 gps_interval=gps_interval, gps_noise=gps_noise, rng=chance["trips"])
     return SimulatedCity(
         settings=settings, network=network, sensors=places, distances=sensor_distances(network, places, FARTHEST),
         timestamp=int(START.timestamp()) + np.arange(len(true_speed), dtype=np.int64) * interval,
@@ -175,6 +173,10 @@ def write_source_files(city: SimulatedCity, folder: Path | str) -> dict[str, Pat
         "description": "A simulated city: made up by a traffic simulation, not measured anywhere.", **city.settings,
         "units": {"speed": "m/s", "flow": "veh/h", "distance_m": "m"}, "tz": "UTC"})
     return {Path(name).stem: folder / name for name in ("readings.npz", *tables, "simulated.json")}
+
+
+def _given(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
 
 
 def _check(settings: dict[str, Any]) -> None:

@@ -69,6 +69,12 @@ class Demand:
         """Share of each source's vehicles that take each move in interval ``number``, ``[M]``."""
         return _shares(self.routes.moves, self.volumes @ self.weights[number])
 
+    def traffic(self) -> np.ndarray:
+        """Vehicles per hour at the end of each segment at full strength of all patterns together, ``[S]``."""
+        moves = self.routes.moves
+        segments = self.routes.previous.shape[2] - 2 * len(moves.zones)
+        return np.bincount(moves.source, self.volumes.sum(axis=1))[:segments]
+
 
 def make_demand(network: RoadNetwork, days: int, interval: int, rng: np.random.Generator) -> Demand:
     """Demand of a simulated city for whole days from a Monday on.

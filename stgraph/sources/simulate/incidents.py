@@ -30,8 +30,7 @@ def draw_incidents(
     started = demand.arrivals.sum(axis=1)
     end_of_all = len(started) * interval
     count = int(rng.poisson(per_day * end_of_all / DAY))
-    volume = np.bincount(demand.routes.moves.source, demand.volumes.sum(axis=1))[:len(network.segments)]
-    driven = volume * network.lengths
+    driven = demand.traffic() * network.lengths
     segment = rng.choice(len(driven), size=count, p=driven / driven.sum())
     when = rng.choice(len(started), size=count, p=started / started.sum()) * interval + rng.uniform(0, interval, count)
     start = np.floor(when / 60.0) * 60.0
