@@ -44,32 +44,33 @@ class Evaluation:
 
 
 class _Scorer:
-    """Errors of one forecaster: pooled, and by slices."""
+    """Errors of one forecaster: pooled, by local day, and for the model itself by slices."""
 
-    def __init__(self, city: City, part: str) -> None:
+    def __init__(self, city: City, part: str, sliced: bool) -> None:
         self.errors = MaskedErrors(city.horizon, city.num_nodes, city.num_channels)
-        self.congestion = SlicedErrors(_levels(city))
-        start, stop = city.split.rows(part)
-        self.days = sorted({str(day) for day in city.time.clock[start:stop].astype("datetime64[s]").astype("datetime64[D]")})
-        self.by_day, self.by_hour, self.by_week = SlicedErrors(self.days), SlicedErrors(HOURS), SlicedErrors(WEEK)
+        self.days = _days(city, part)
+        self.by_day = SlicedErrors([str(day) for day in self.days])
+        self.slices = {"hour": SlicedErrors(HOURS), "week": SlicedErrors(WEEK),
+                       "level": SlicedErrors(_levels(city))} if sliced else {}
 
-    def update(self, forecast: Tensor, target: Tensor, window: Window, level: Tensor, day: Tensor) -> None:
-        mask = window.target_mask
+    def update(self, forecast: Tensor, target: Tensor, window: Window, bounds: Tensor) -> None:
+        """Add a batch; forecast and target ``[B, H, N, C]`` in the source's unit."""
+        mask, city = window.target_mask, window.city
         assert mask is not None
         self.errors.update(forecast, target, mask)
-        error, calendar = forecast - target, window.future
-        self.by_day.update(error, mask, day[..., None, None])
-        self.by_hour.update(error, mask, (calendar.minute // 60)[..., None, None])
-        self.by_week.update(error, mask, (calendar.weekday >= 5).long()[..., None, None])
-        self.congestion.update(error, mask, level)
+        error = forecast - target
+        rows = window.origin[:, None].numpy() + np.arange(city.horizon)
+        self.by_day.update(error, mask, torch.from_numpy(np.searchsorted(self.days, _dates(city)[rows])))
+        if self.slices:
+            self.slices["hour"].update(error, mask, window.future.minute // 60)
+            self.slices["week"].update(error, mask, (window.future.weekday >= 5).long())
+            self.slices["level"].update(error, mask, (target[..., None] >= bounds).sum(-1))
 
     @property
     def daily(self) -> dict[str, tuple[float, float]]:
-        sums = zip(self.days, self.by_day.absolute.tolist(), self.by_day.count.tolist(), strict=True)
+        """Sum of absolute errors and count of each local day with observed targets."""
+        sums = zip(self.by_day.names, self.by_day.absolute.tolist(), self.by_day.count.tolist(), strict=True)
         return {day: (total, count) for day, total, count in sums if count}
-
-    def slices(self) -> dict[str, Any]:
-        return {"hour": self.by_hour.table(), "week": self.by_week.table(), "level": self.congestion.table()}
 
 
 def evaluate(model: Forecaster, city: City, part: str = "test", *, batch_size: int = 64, controls: bool = True,
@@ -94,32 +95,27 @@ def evaluate(model: Forecaster, city: City, part: str = "test", *, batch_size: i
     model.check(city)
     model = model.to(device).eval()
     rivals = {name: model_class(name).for_city(city).eval() for name in CONTROLS} if controls else {}
-    scorers = {name: _Scorer(city, part) for name in ("model", *rivals)}
-    days = {day: index for index, day in enumerate(scorers["model"].days)}
+    scorers = {name: _Scorer(city, part, sliced=name == "model") for name in ("model", *rivals)}
     needs = frozenset().union(model.capabilities.needs, *(rival.capabilities.needs for rival in rivals.values()))
     batches = PartBatches(city, part, batch_size, needs)
     if len(batches) == 0:
         raise InputError(f"the {part} part holds no window", field="split", value=city.split.rows(part),
                          remedy="choose another part or other shares")
     fallback = {name: 0 for name in rivals}
-    clock = city.time.clock.astype("datetime64[s]").astype("datetime64[D]")
     bounds = _bounds(city)
     seconds, windows = 0.0, 0
     for window in loader(batches):
         target = _source(city, window.target)
-        rows = window.origin[:, None] + torch.arange(city.horizon)
-        day = torch.from_numpy(np.vectorize(days.__getitem__)(clock[rows.numpy()].astype(str)))
-        level = (target[..., None] >= bounds.to(target)).sum(-1)
         started = time.perf_counter()
         with torch.inference_mode():
             answer = model(window.to(device)).mean.cpu()
         seconds += time.perf_counter() - started
         windows += window.batch_size
-        scorers["model"].update(_source(city, answer), target, window, level, day)
+        scorers["model"].update(_source(city, answer), target, window, bounds)
         for name, rival in rivals.items():
             mean, missing = rival.forecast_with_source(window)  # type: ignore[operator]
             fallback[name] += int(missing.sum())
-            scorers[name].update(_source(city, mean), target, window, level, day)
+            scorers[name].update(_source(city, mean), target, window, bounds)
     record = _record(model, city, part, scorers, seconds, windows, str(device))
     elements = windows * city.horizon * city.num_nodes * city.num_channels
     record["control_fallback_share"] = {name: count / elements for name, count in fallback.items()}
@@ -182,13 +178,22 @@ def _record(model: Forecaster, city: City, part: str, scorers: dict[str, _Scorer
         "horizons": scorers["model"].errors.horizons(main),
         "controls": {name: scorer.errors.horizons(main) for name, scorer in scorers.items() if name != "model"},
         "by_channel": {c["name"]: scorers["model"].errors.horizons(i) for i, c in enumerate(channels)},
-        "slices": scorers["model"].slices(),
+        "slices": {name: slices.table() for name, slices in scorers["model"].slices.items()},
         "seed": None,
         "seconds": seconds,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": device,
         "versions": versions(),
     }
+
+
+def _dates(city: City) -> np.ndarray:
+    """Local date of each row, ``[T]`` datetime64[D]."""
+    return city.time.clock.astype("datetime64[s]").astype("datetime64[D]")
+
+
+def _days(city: City, part: str) -> np.ndarray:
+    return np.unique(_dates(city)[slice(*city.split.rows(part))])
 
 
 def _source(city: City, values: Tensor | None) -> Tensor:

@@ -84,10 +84,13 @@ class SlicedErrors:
         self.count = torch.zeros(len(names), dtype=torch.float64)
 
     def update(self, error: Tensor, mask: Tensor, group: Tensor) -> None:
-        """Add a batch: ``error`` and ``mask`` of any one shape, ``group`` index that broadcasts to it."""
-        index = group.expand(error.shape)[mask]
-        self.absolute.index_add_(0, index, error[mask].abs().double())
-        self.count += torch.bincount(index, minlength=len(self.names)).double()
+        """Add a batch: ``error`` and ``mask`` ``[B, H, N, C]``, ``group`` index ``[B, H]`` or ``[B, H, N, C]``."""
+        absolute, count = torch.where(mask, error.abs(), 0).double(), mask.double()
+        if group.dim() == 2:  # one group for all places of a step
+            absolute, count = absolute.sum((2, 3)), count.sum((2, 3))
+        size = len(self.names)
+        self.absolute += torch.bincount(group.reshape(-1), absolute.reshape(-1), minlength=size)
+        self.count += torch.bincount(group.reshape(-1), count.reshape(-1), minlength=size)
 
     def table(self) -> dict[str, dict[str, Any]]:
         """``{group: {mae, count}}`` of the groups with observed elements."""

@@ -14,7 +14,6 @@ from stgraph.errors import InputError
 from stgraph.models import Forecaster
 from stgraph.windows import Window
 
-
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mae": partial(functional.l1_loss, reduction="none"),
     "mse": partial(functional.mse_loss, reduction="none"),

@@ -61,12 +61,14 @@ def test_nothing_observed_gives_no_score() -> None:
 
 def test_slices_add_up_to_the_whole() -> None:
     error, mask = torch.randn(5, 4, 3, 1), torch.rand(5, 4, 3, 1) > 0.3
-    group = torch.randint(0, 3, (5, 4, 1, 1))
-    slices = SlicedErrors(["a", "b", "c"])
+    group = torch.randint(0, 3, (5, 4))
+    slices, each = SlicedErrors(["a", "b", "c"]), SlicedErrors(["a", "b", "c"])
     slices.update(error, mask, group)
+    each.update(error, mask, group[..., None, None].expand(mask.shape))  # the same groups, said for every element
+    assert slices.table() == each.table()
     assert slices.count.sum() == mask.sum()
     assert slices.absolute.sum() == pytest.approx(error[mask].abs().sum().item(), rel=1e-6)
-    naive = error.abs()[mask & (group == 1).expand(mask.shape)].mean().item()
+    naive = error.abs()[mask & (group[..., None, None] == 1)].mean().item()
     assert slices.table()["b"]["mae"] == pytest.approx(naive, rel=1e-6)
 
 

@@ -290,11 +290,9 @@ def test_noise_has_the_size_asked_for() -> None:
 
 @pytest.mark.parametrize("missing", [0.02, 0.1, 0.4])
 def test_missing_share_is_near_what_was_asked_and_comes_in_outages(missing: float) -> None:
-    observed = draw_observed((8064, 60), missing, 300, np.random.default_rng(0))
-    assert (~observed).mean() == pytest.approx(missing, rel=0.15)
-    lost = ~observed
-    after_lost = lost[1:][lost[:-1]].mean()
-    assert after_lost > missing + 0.2  # single losses alone would give the share itself
+    lost = ~draw_observed((8064, 60), missing, 300, np.random.default_rng(0))
+    assert lost.mean() == pytest.approx(missing, rel=0.15)
+    assert lost[1:][lost[:-1]].mean() > missing + 0.2  # single losses alone would give the share itself
 
 
 def test_demand_has_a_week_and_a_day() -> None:
@@ -303,8 +301,7 @@ def test_demand_has_a_week_and_a_day() -> None:
     weekend = np.arange(14) % 7 >= 5
     assert trips[weekend].sum() / 4 < 0.85 * trips[~weekend].sum() / 10
     weekday = trips[~weekend].mean(axis=0)
-    assert weekday[8] > 1.3 * weekday[12]
-    assert weekday[17] > 1.3 * weekday[12]
+    assert min(weekday[8], weekday[17]) > 1.3 * weekday[12]
     assert weekday[3] < 0.2 * weekday[12]
     assert trips[weekend].mean(axis=0)[8] < 0.5 * weekday[8]
     assert trips[~weekend].sum(axis=1).std() > 0.01 * trips[~weekend].sum(axis=1).mean()

@@ -48,15 +48,15 @@ def tiled(sensors: int, step: int, file: str | None) -> DynamicHeteroGraph:
 
 
 def epoch(city: City, shuffled: int | None) -> tuple[int, int]:
-    """Cut every window of validation and test in order, and an epoch (or some batches) of training, shuffled.
+    """Cut every window of validation in order, and an epoch (or some batches) of training, shuffled.
 
     Returns:
         Number of batches and of windows.
     """
     training = TrainingBatches([city], 32, 10**9, needs=NEEDS)
     training.steps = training.steps_per_pass if shuffled is None else shuffled
-    parts = [PartBatches(city, part, 32, NEEDS) for part in ("validation", "test")]
-    sizes = [window.batch_size for batches in (*parts, training) for window in loader(batches)]
+    parts = PartBatches(city, "validation", 32, NEEDS), training
+    sizes = [window.batch_size for batches in parts for window in loader(batches)]
     return len(sizes), sum(sizes)
 
 

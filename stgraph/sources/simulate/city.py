@@ -92,9 +92,7 @@ def simulate_city(
     gps_interval: int = 15,
     gps_noise: float = 6.0,
 ) -> SimulatedCity:
-    """Simulate the traffic of a made-up city; the same arguments give the same city, bit for bit.
-
-    Traffic is a kinematic wave (see :mod:`stgraph.sources.simulate.flow`) under a daily and weekly demand.
+    """Simulate kinematic-wave traffic in a made-up city; the same arguments give the same city, bit for bit.
 
     Args:
         seed: Source of all chance.

@@ -18,7 +18,7 @@ from stgraph.sources.simulate.network import Moves, RoadNetwork
 
 DAY = 86_400
 _ROUNDS = 6  # of route choice
-_TOP_LOAD = 1.3  # busiest segments' volume over capacity at the mean weekday peak; above 1 queues form
+_TOP_LOAD = 1.3  # volume over capacity of the busiest 5 % of segments at the mean weekday peak: queues form
 _PEAK = np.array([0.5, 0.8, 0.8])  # share of each pattern (other, to work, to home) in the mean peak hour
 
 
@@ -100,17 +100,16 @@ def make_demand(network: RoadNetwork, days: int, interval: int, rng: np.random.G
 def _gravity(network: RoadNetwork, moves: Moves) -> np.ndarray:
     """Trips from zone to zone as shares of all trips, per pattern, ``[K, Z, Z]``."""
     zones = network.junctions.iloc[moves.zones]
-    outside = (zones["kind"] == "gate").to_numpy()
+    gate, suburb = ((zones["kind"] == kind).to_numpy() for kind in ("gate", "suburb"))
     place = zones[["x", "y"]].to_numpy()
     distance = np.linalg.norm(place[:, None] - place[None], axis=2)
-    centre = np.hypot(*place.T)
-    within = max(centre[~outside].max(), 1.0)
-    kinds = zones["kind"].to_numpy()
-    homes = np.select([kinds == "gate", kinds == "suburb"], [5.0, 7.0], 0.8)
-    towards_centre = np.exp(-((centre / within / 0.5) ** 2))
-    jobs = np.select([kinds == "gate", kinds == "suburb"], [4.0, 3.0], 0.3 + 2.0 * towards_centre)
+    from_centre = np.hypot(*place.T)
+    radius = from_centre[~gate].max()
+    # Relative sizes: people live in suburbs and beyond the gates, and work in the middle of the grid.
+    homes = np.select([gate, suburb], [5.0, 7.0], 0.8)
+    jobs = np.select([gate, suburb], [4.0, 3.0], 0.3 + 2.0 * np.exp(-((2.0 * from_centre / radius) ** 2)))
     likes = [np.outer(homes + jobs, homes + jobs), np.outer(homes, jobs), np.outer(jobs, homes)]
-    near = np.exp(-distance / (4.0 * within))
+    near = np.exp(-distance / (4.0 * radius))
     np.fill_diagonal(near, 0.0)
     return np.stack([like * near / (like * near).sum() for like in likes])
 
@@ -124,7 +123,7 @@ def _assign(network: RoadNetwork, moves: Moves, pairs: np.ndarray) -> tuple[np.n
     load, scale = np.zeros(count), 1.0
     rounds, total = [], np.zeros((len(moves.source), len(pairs)))
     for number in range(_ROUNDS):
-        cost = free * (1.0 + 0.6 * np.minimum(load, 2.0) ** 4)
+        cost = free * (1.0 + 0.6 * np.minimum(load, 2.0) ** 4)  # steeper than the usual 0.15: few rounds spread it
         tree = _shortest(moves, cost, count, zones)
         rounds.append(tree)
         total += _load(moves, tree, pairs, count)
