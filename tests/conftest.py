@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run on all cores already: threads of each would fight for them
+
 import pytest
+from hypothesis import settings
+
+settings.register_profile("stgraph", max_examples=25, deadline=None)
+settings.load_profile("stgraph")
 
 
 @pytest.fixture(scope="session")

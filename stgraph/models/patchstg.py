@@ -36,8 +36,8 @@ class PatchSTGConfig:
     input_width: int = 32  # of the window's code
     slot_width: int = 16  # of the vector for the slot of the day
     weekday_width: int = 16  # of the vector for the day of the week
-    node_width: int = 32  # of the vector of each node
-    layers: int = 3  # blocks of depth and breadth attention
+    node_width: int = 16  # of the vector of each node
+    layers: int = 2  # blocks of depth and breadth attention
     heads: int = 1  # attention heads; divides the sum of the widths
     mlp_ratio: float = 1.0  # hidden width of an MLP over its width
     dropout: float = 0.1  # on attention weights, projections and MLPs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 _REFRESH = 0.5  # seconds; drawing more often costs training time on two cores
 
@@ -29,10 +29,10 @@ class TrainingProgress:
         self._bar: Progress | None = None
         if show and self.console.is_terminal:
             self._bar = Progress(
-                TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[words]}"),
+                TextColumn("[bold]{task.description}"), BarColumn(bar_width=16), TaskProgressColumn(),
+                TimeRemainingColumn(compact=True), TextColumn("left{task.fields[words]}"),
                 console=self.console, auto_refresh=False, speed_estimate_period=60)
-            self._task = self._bar.add_task(f"train {name}", total=total, completed=step, words="")
+            self._task = self._bar.add_task(name, total=total, completed=step, words="")
             self._bar.start()
 
     @property
@@ -43,14 +43,14 @@ class TrainingProgress:
     def draw(self, step: int, loss: float | None) -> None:
         """Draw the bar."""
         if self._bar is not None:
-            words = "" if loss is None else f"loss {loss:.4f}"
+            words = "" if loss is None else f", loss {loss:.3f}"
             self._bar.update(self._task, completed=step, words=f"{words}{self._best}", refresh=True)
             self._drawn = time.perf_counter()
 
     def validated(self, step: int, seconds: float, loss: float | None, words: str, best: bool) -> None:
         """A validation was made: its errors in words, and whether they are the best so far."""
         if best:
-            self._best = f"  best validation {words}"
+            self._best = f", best {words}"
         if self._bar is not None:
             self.draw(step, loss)
         elif self.show:

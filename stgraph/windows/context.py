@@ -28,8 +28,8 @@ class Context:
         time: Its time axis.
         start: First fitted row.
         stop: Row after the last fitted row; nothing outside ``start .. stop - 1`` is read.
-        shrinkage: Pseudo-counts, more than 0, that pull the mean of the slot of the week toward the mean of the slot
-            of the day.
+        shrinkage: Pseudo-counts, more than 0, that pull the mean of the slot of the week toward the mean of that slot
+            on days of its kind (Monday to Friday, or the weekend), and this one toward the mean of all days.
 
     Attributes:
         count: ``[N, C]`` observed readings.
@@ -82,7 +82,7 @@ class Context:
     def profile(self, rows: np.ndarray, readings: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
         """The usual value at rows of any shape ``[...]``, each row's own reading left out: ``[..., N, C]`` float32.
 
-        A slot never seen falls back to the slot of the day, then to the node's level.
+        A slot of the week never seen shows that slot on days of its kind, else on any day, else the node's level.
 
         Args:
             rows: Rows; those outside the axis are allowed.
@@ -132,20 +132,30 @@ class Context:
         Without the reading ``v`` the sums become ``sum - v`` and the counts ``count - 1``, so what is left is a
         straight line in ``v``: ``base - weight * v``.
         """
-        day_sum, day_count = self._by_day
-        rest = np.maximum(day_count - 1, 1)
-        day = self.day_profile()
-        day_base = np.where(day_count > 1, day_sum / rest, self.level)
-        day_weight = np.where(day_count > 1, self.shrinkage / rest, 0)
-        tables = np.empty((3, *self._sum.shape), np.float32)
-        for weekday in range(7):  # a day at a time keeps the temporaries small
-            part = slice(weekday * self.slots, (weekday + 1) * self.slots)
-            total, count = self._sum[part], self._count[part]
-            others = np.maximum(count - 1, 0) + self.shrinkage
-            tables[0, part] = (total + self.shrinkage * day) / (count + self.shrinkage)
-            tables[1, part] = (total + self.shrinkage * day_base) / others
-            tables[2, part] = (1 + day_weight) / others
-        return tables[0], tables[1], tables[2]
+        shape = (7, self.slots, *self.level.shape)
+        total, count = self._sum.reshape(shape), self._count.reshape(shape)
+        everyday = self._every_day()
+        tables = np.empty((3, *shape), np.float32)
+        for days in (slice(0, 5), slice(5, 7)):
+            alike = self._pool(total[days].sum(0), count[days].sum(0), everyday)
+            for weekday in range(7)[days]:
+                tables[:, weekday] = self._pool(total[weekday], count[weekday], alike)
+        usual, base, weight = tables.reshape(3, *self._sum.shape)
+        return usual, base, weight
+
+    def _every_day(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean of the slot of the day, and ``base``, ``weight`` of the mean without one reading: ``[slots, N, C]``."""
+        total, count = self._by_day
+        rest = np.maximum(count - 1, 1)
+        return (self.day_profile(), np.where(count > 1, total / rest, self.level),
+                np.where(count > 1, 1 / rest, 0).astype(np.float32))
+
+    def _pool(self, total: np.ndarray, count: np.ndarray, wider: tuple[np.ndarray, np.ndarray, np.ndarray]
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A mean pulled toward one of more days, and ``base``, ``weight`` of the same without one reading."""
+        pull, others = self.shrinkage, np.maximum(count - 1, 0) + self.shrinkage
+        return ((total + pull * wider[0]) / (count + pull), (total + pull * wider[1]) / others,
+                (1 + pull * wider[2]) / others)
 
     @cached_property
     def _slot_means(self) -> np.ndarray:

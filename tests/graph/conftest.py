@@ -7,12 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 
 from stgraph.graph import OPEN_END, OPEN_START, Channel, DynamicHeteroGraph, Signal, TimeAxis
-
-settings.register_profile("graph", max_examples=25, deadline=None)  # whole graphs per example, on a shared machine
-settings.load_profile("graph")
 
 NEAR = ("sensor", "near", "sensor")
 SERVES = ("station", "serves", "sensor")

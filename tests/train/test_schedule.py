@@ -35,7 +35,7 @@ def test_validation_keeps_to_its_share(total, available):
         assert validations[-1] == total
     assert 1 <= plan.batches <= available
     assert 8 <= plan.count(total) <= 20
-    cost = 0.5 * plan.count(total) * plan.batches
+    cost = 0.35 * plan.count(total) * plan.batches
     assert cost / (cost + total) <= 0.151
 
 

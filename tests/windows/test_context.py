@@ -31,25 +31,33 @@ def fitted(request, readings) -> tuple[Signal, TimeAxis, Context]:
     return signal, time, Context(signal, time, 20, time.length - 60)
 
 
-def profile_by_hand(signal: Signal, time: TimeAxis, start: int, stop: int, row: int, level: np.ndarray) -> np.ndarray:
+def profile_by_hand(signal: Signal, time: TimeAxis, start: int, stop: int, row: int, level: np.ndarray,
+                    pull: float) -> np.ndarray:
     """The profile of one row ``[N, C]``, one reading after the other; the row's own is passed over."""
     slots, weekdays, _ = time.calendar(np.arange(time.length + 100))
     result = np.empty(signal.shape[1:])
     for node, channel in np.ndindex(*result.shape):
-        day, week = [], []
+        every, alike, same = [], [], []  # readings of this slot: of every day, of days of this kind, of this weekday
         for other in range(start, stop):
             if other != row and slots[other] == slots[row] and signal.mask[other, node, channel]:
-                day.append(float(signal.values[other, node, channel]))
-                week += day[-1:] if weekdays[other] == weekdays[row] else []
-        usual = np.mean(day) if day else level[node, channel]
-        result[node, channel] = (sum(week) + 2.0 * usual) / (len(week) + 2.0)
+                reading = float(signal.values[other, node, channel])
+                every.append(reading)
+                if (weekdays[other] >= 5) == (weekdays[row] >= 5):
+                    alike.append(reading)
+                if weekdays[other] == weekdays[row]:
+                    same.append(reading)
+        usual = np.mean(every) if every else level[node, channel]
+        for readings in (alike, same):
+            usual = (sum(readings) + pull * usual) / (len(readings) + pull)
+        result[node, channel] = usual
     return result
 
 
 def test_the_profile_leaves_the_rows_own_reading_out(fitted) -> None:
     signal, time, context = fitted
     rows = np.array([20, 21, 45, time.length - 61, 5, time.length - 10, time.length + 30])
-    expected = np.stack([profile_by_hand(signal, time, 20, time.length - 60, int(row), context.level) for row in rows])
+    expected = np.stack([profile_by_hand(signal, time, 20, time.length - 60, int(row), context.level,
+                                         context.shrinkage) for row in rows])
     np.testing.assert_allclose(context.profile(rows), expected, rtol=2e-5)
 
 
