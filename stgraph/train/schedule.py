@@ -12,7 +12,7 @@ from dataclasses import dataclass
 WARM_UP_SHARE, WARM_UP_STEPS = 0.05, 500
 LAST_FACTOR = 0.01
 VALIDATION_SHARE = 0.15
-VALIDATION_COST = 0.35  # time of a validation batch over that of a training step: no backward pass, but the same cutting
+VALIDATION_COST = 0.35  # time of a validation batch over that of a training step: no backward pass, the same cutting
 
 
 def learning_rate_factor(step: int, total: int) -> float:

@@ -102,12 +102,23 @@ def test_ctrl_c_leaves_a_run_that_goes_on_to_the_same_result(city, uninterrupted
     assert signal.getsignal(signal.SIGINT) is before
     record = json.loads((out / "run.json").read_text())
     assert (record["status"], record["steps_done"], record["steps"]) == ("interrupted", step, STEPS)
-    Forecaster.__subclasses__()  # the weights so far can be read by name only where the model is registered
     assert (out / "model.json").is_file()
+    assert (out / "weights.safetensors").is_file()
     resumed = quick(city, out, resume=True)
     assert same(resumed.model, uninterrupted.model)
     assert resumed.record["best_validation"] == uninterrupted.record["best_validation"]
     assert resumed.record["status"] == "finished"
+
+
+def test_a_best_validation_before_the_stop_is_still_the_best(city, tmp_path):
+    whole = quick(city, None, learning_rate=0.5)  # so fast that the last validation is not the best
+    best = whole.record["best_validation"]
+    assert best["step"] < STEPS - 5
+    with pytest.raises(TrainingInterrupted):
+        quick(city, tmp_path / "run", stop_at(STEPS - 2), learning_rate=0.5)
+    resumed = quick(city, tmp_path / "run", learning_rate=0.5, resume=True)
+    assert resumed.record["best_validation"] == best
+    assert same(resumed.model, whole.model)
 
 
 def test_ctrl_c_twice_and_resume_twice(city, uninterrupted, tmp_path):
