@@ -18,7 +18,7 @@ def demo(
                                                   "steps are given.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Training budget in steps.")] = None,
     days: Annotated[int, typer.Option("--days", help="Days to simulate.")] = 28,
-    size: Annotated[str, typer.Option("--size", help="Size of the simulated city: small, default or large.")] = "default",
+    size: Annotated[str, typer.Option("--size", help="small, default or large.")] = "default",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the city and of the training.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:

@@ -11,7 +11,7 @@ import typer
 from stgraph.cli.shared import note, print_json
 from stgraph.errors import InputError
 
-Bundles = Annotated[list[Path] | None, typer.Argument(metavar="[BUNDLE]...", help="Further bundles.")]
+Bundles = Annotated[list[Path] | None, typer.Argument(metavar="BUNDLE", help="Further bundles.")]
 Data = Annotated[list[Path] | None, typer.Option(
     "--data", help="The bundle (.stg) to train on; several for an inductive model.")]
 Model = Annotated[str | None, typer.Option("--model", help="Name of the model, such as stid, profile_mlp, patchstg.")]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import resource
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from torch import Tensor
 from stgraph.errors import InputError
 from stgraph.evaluate.metrics import MaskedErrors, SlicedErrors
 from stgraph.models import CONTROLS, Forecaster, model_class
-from stgraph.version import __version__
+from stgraph.version import versions
 from stgraph.windows import City, PartBatches, Window, loader
 
 HOURS = [f"{hour:02d}:00" for hour in range(24)]
@@ -121,17 +119,6 @@ def evaluate(model: Forecaster, city: City, part: str = "test", *, batch_size: i
     record["control_fallback_share"] = {name: count / elements for name, count in fallback.items()}
     return Evaluation(record, scorers["model"].errors, {name: scorers[name].errors for name in rivals},
                       scorers["model"].daily, {name: scorers[name].daily for name in rivals})
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version(), "stgraph": __version__}
-    for package in ("torch", "torch-geometric", "lightning", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from stgraph import io
@@ -75,6 +75,7 @@ class Forecaster(nn.Module):
 
     name: ClassVar[str]
     Config: ClassVar[type]
+    recipe: ClassVar[dict[str, Any]] = {}  # training settings that suit the model: learning_rate, batch_size, ...
 
     def __init__(self, config: Any, sizes: Sizes) -> None:
         super().__init__()
@@ -157,7 +158,7 @@ class Forecaster(nn.Module):
         """
         folder = Path(folder)
         with io.atomic_path(folder / "weights.safetensors") as work:
-            save_file({key: value.contiguous() for key, value in self.state_dict().items()}, work)
+            work.write_bytes(save({key: value.contiguous() for key, value in self.state_dict().items()}))
         io.write_json(folder / "model.json", {
             "format": FORMAT, "version": VERSION, "model": self.name,
             "config": dataclasses.asdict(self.config), "sizes": dataclasses.asdict(self.sizes),

@@ -299,9 +299,7 @@ def quiet_lightning() -> Iterator[None]:
     names = ("lightning.pytorch", "lightning.fabric", "lightning")
     before = [(logger := logging.getLogger(name), logger.level) for name in names]
     with warnings.catch_warnings():
-        for text in (r".*does not have many workers.*", r".*GPU available but not used.*",
-                     r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*", r".*not a resumable.*",
-                     r".*dataloader is not resumable.*"):
+        for text in (r".*GPU available but not used.*", r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*"):
             warnings.filterwarnings("ignore", message=text)
         for logger, _ in before:
             logger.setLevel(logging.ERROR)

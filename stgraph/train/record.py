@@ -7,7 +7,6 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from stgraph.errors import InputError
 from stgraph.models import Forecaster
 from stgraph.train.budget import Budget
 from stgraph.train.settings import TrainingSettings
-from stgraph.version import __version__
+from stgraph.version import versions
 from stgraph.windows import City
 
 FORMAT = "stgraph-run"
@@ -72,17 +71,6 @@ def check_same(old: dict[str, Any], new: dict[str, Any], file: Path) -> None:
             field, was, now = difference
             raise InputError(f"the run was made with {field} {_words(was)}", file=file, field=field, value=now,
                              remedy="resume with what the run was made with, or start another run with another --out")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    found = {"python": platform.python_version(), "stgraph": __version__}
-    for package in ("torch", "torch-geometric", "lightning", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def machine() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from stgraph.errors import InputError
@@ -147,7 +148,8 @@ def loader(batches: PartBatches | TrainingBatches, workers: int = 0, start: int 
     for city in batches.cities:
         city.prepare(batches.needs)  # here, so that the workers share it
     order = range(start, len(batches))
-    ready = DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, collate_fn=_without_city)
+    ready = DataLoader(batches, batch_size=None, sampler=order, num_workers=workers, collate_fn=_without_city,
+                       generator=torch.Generator())  # the global one is left as it was
     for index, window in zip(order, ready, strict=True):
         window.city = batches.city_of(index)  # a graph does not travel through the queue
         yield window

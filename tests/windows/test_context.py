@@ -32,7 +32,7 @@ def fitted(request, readings) -> tuple[Signal, TimeAxis, Context]:
 
 
 def profile_by_hand(signal: Signal, time: TimeAxis, start: int, stop: int, row: int, level: np.ndarray,
-                    pull: float) -> np.ndarray:
+                    pulls: tuple[float, float]) -> np.ndarray:
     """The profile of one row ``[N, C]``, one reading after the other; the row's own is passed over."""
     slots, weekdays, _ = time.calendar(np.arange(time.length + 100))
     result = np.empty(signal.shape[1:])
@@ -47,7 +47,7 @@ def profile_by_hand(signal: Signal, time: TimeAxis, start: int, stop: int, row: 
                 if weekdays[other] == weekdays[row]:
                     same.append(reading)
         usual = np.mean(every) if every else level[node, channel]
-        for readings in (alike, same):
+        for readings, pull in zip((alike, same), pulls, strict=True):
             usual = (sum(readings) + pull * usual) / (len(readings) + pull)
         result[node, channel] = usual
     return result

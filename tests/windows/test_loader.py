@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from stgraph.errors import InputError
-from stgraph.graph import TimeAxis
+from stgraph.graph import TimeAxis, load, save
 from stgraph.windows import City, PartBatches, TrainingBatches, Window, loader
 
 NEEDS = frozenset({"profile", "lags"})
@@ -129,6 +130,16 @@ def test_workers_change_nothing(cities: list[City], workers: int) -> None:
         assert torch.equal(one.profile_future, other.profile_future)
         assert torch.equal(one.future.slot, other.future.slot)
         assert torch.equal(one.lags["last_week"][0], other.lags["last_week"][0])
+
+
+def test_workers_read_a_bundle_on_disk(cities: list[City], tmp_path: Path) -> None:
+    save(cities[0].graph, tmp_path / "city.stg")
+    far = City(load(tmp_path / "city.stg", in_memory=False))
+    assert far.window([50]).values.any()  # the parent reads too, before it has children
+    pairs = zip(loader(TrainingBatches([far], 8, 6), workers=2), loader(TrainingBatches(cities[:1], 8, 6)), strict=True)
+    for one, other in pairs:
+        assert torch.equal(one.values, other.values)
+        assert torch.equal(one.target_mask, other.target_mask)
 
 
 def test_what_cannot_be_batched_is_refused(cities: list[City]) -> None:
