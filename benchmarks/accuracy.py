@@ -47,7 +47,7 @@ def bundle(name: str, data: Path, work: Path) -> Path:
     """Build a set's bundle by its data card's own command, once."""
     path = work / f"{name}.stg"
     if not path.exists():
-        stgraph("build", "sensors", *sensor_build_arguments(card(name), data / card(name).folder), "-o", path)
+        stgraph(*sensor_build_arguments(card(name), data / card(name).folder), "-o", path)
     return path
 
 
