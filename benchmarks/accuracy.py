@@ -26,7 +26,7 @@ from stgraph.io import write_json, write_text
 
 HERE = Path(__file__).parent
 SETS = {"los_loop": None, "melbourne_scats": None, "pems_bay_16": None, "beijing_subway": "inflow"}
-MODELS = {"stid": (1.5, 3), "profile_mlp": (2.0, 1), "patchstg": (4.0, 1), "var": (None, 1)}  # minutes, seeds
+MODELS = {"stid": (1.5, 3), "profile_mlp": (2.0, 1), "patchstg": (5.0, 1), "var": (None, 1)}  # minutes, seeds
 CONTROLS = ("last_value", "same_slot_yesterday", "same_slot_last_week", "slot_mean")
 ORIENTATION = {  # a peer's own STID code, one seed, 1.5 minutes of training, and the design note's profile MLP
     "los_loop": (3.52, 3.49), "melbourne_scats": (10.45, 10.62), "pems_bay_16": (1.66, 1.66),
@@ -51,19 +51,21 @@ def bundle(name: str, data: Path, work: Path) -> Path:
     return path
 
 
-def run(name: str, model: str, seed: int, minutes: float | None, path: Path, work: Path) -> dict[str, Any]:
+def run(name: str, model: str, seed: int, minutes: float | None, threads: int, path: Path, work: Path
+        ) -> dict[str, Any]:
     """Train and score one model with one seed, once."""
     channel = SETS[name]
     folder = work / "runs" / f"{name}-{model}-{seed}"
     kept = folder / "accuracy.json"
     if kept.exists():
         return json.loads(kept.read_text())
-    words: list[object] = ["--data", path, "--model", model, "--out", folder, "--seed", seed, "--overwrite"]
+    words: list[object] = ["--data", path, "--model", model, "--out", folder, "--seed", seed, "--threads", threads,
+                           "--overwrite"]
     words += ["--minutes", minutes] if minutes else []
     words += ["--channels", channel] if channel else []
     trained = stgraph("train", *words)
     record = stgraph("evaluate", "--model", folder, "--data", path, "--split", "test")
-    record["training"] = {key: trained.get(key) for key in ("steps", "seconds", "stopped_by", "best_validation")}
+    record["training"] = {key: trained.get(key) for key in ("steps", "seconds", "stopped_by", "best_validation", "threads")}
     write_json(kept, record)
     return record
 
@@ -73,7 +75,8 @@ def table(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     first = next(iter(next(iter(results.values())).values()))[0]
     lines = ["# Accuracy", "",
              f"Written by `python benchmarks/accuracy.py` on {datetime.date.today()}, {machine()}, "
-             + ", ".join(f"{key} {value}" for key, value in first["versions"].items()) + ".", "",
+             + ", ".join(f"{key} {value}" for key, value in first["versions"].items())
+             + f". Training on {first['training']['threads']} thread(s).", "",
              "Protocol: chronological 70/10/20, windows of 12 steps in and 12 out that lie in one part as a whole; "
              "scaler and every descriptor fitted on training rows; masked, in the unit of the source, accumulated over "
              "all elements of the test part (RMSE pooled). MAE at steps 3, 6, 12 and over all 12; several seeds give "
@@ -165,6 +168,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--seeds", type=int, help="seeds of every model (default: STID three, the others one)")
     parser.add_argument("--minutes", type=float, help="training budget of every model (default: per model)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each training")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get(
         "STGRAPH_DATA", HERE.parents[1] / "shared" / "data")), help="folder of the real data sets")
     parser.add_argument("--work", type=Path, default=HERE.parent / "runs" / "accuracy", help="bundles and runs")
@@ -178,7 +182,7 @@ def main() -> None:
             minutes, seeds = MODELS[model]
             minutes = None if minutes is None else options.minutes or minutes
             for seed in range(options.seeds or seeds):
-                record = run(name, model, seed, minutes, path, options.work)
+                record = run(name, model, seed, minutes, options.threads, path, options.work)
                 results.setdefault(name, {}).setdefault(model, []).append(record)
                 print(f"{name:16} {model:12} seed {seed}: MAE {record['horizons']['all']['mae']:.3f}", flush=True)
                 write_json(options.out.with_suffix(".json"), results)

@@ -49,7 +49,7 @@ class STID(Forecaster):
 
     name = "stid"
     Config = STIDConfig
-    recipe: ClassVar[dict[str, Any]] = {"learning_rate": 2e-3, "weight_decay": 1e-4, "batch_size": 32}
+    recipe: ClassVar[dict[str, Any]] = {"learning_rate": 5e-3, "weight_decay": 1e-4, "batch_size": 32}
 
     def __init__(self, config: STIDConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
