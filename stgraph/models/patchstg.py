@@ -112,7 +112,7 @@ class PatchSTG(Forecaster):
 
     name = "patchstg"
     Config = PatchSTGConfig
-    recipe: ClassVar[dict[str, Any]] = {"learning_rate": 2e-3, "weight_decay": 1e-4, "batch_size": 16}
+    recipe: ClassVar[dict[str, Any]] = {"learning_rate": 5e-3, "weight_decay": 1e-4, "batch_size": 16}
     all_idx: Tensor
     slot_of_real: Tensor
     node_of_real: Tensor
