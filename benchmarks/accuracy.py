@@ -65,6 +65,7 @@ def run(name: str, model: str, seed: int, minutes: float | None, threads: int, p
     words += ["--channels", channel] if channel else []
     trained = stgraph("train", *words)
     record = stgraph("evaluate", "--model", folder, "--data", path, "--split", "test")
+    record["slices"].pop("sensor")  # a line for each sensor is too much for a table of tables
     kept_facts = ("steps", "seconds", "stopped_by", "best_validation", "threads")
     record["training"] = {key: trained.get(key) for key in kept_facts}
     write_json(kept, record)

@@ -165,13 +165,20 @@ def _record(model: Forecaster, city: City, part: str, scorers: dict[str, _Scorer
         "horizons": scorers["model"].errors.horizons(main),
         "controls": {name: scorer.errors.horizons(main) for name, scorer in scorers.items() if name != "model"},
         "by_channel": {c["name"]: scorers["model"].errors.horizons(i) for i, c in enumerate(channels)},
-        "slices": {name: slices.table() for name, slices in scorers["model"].slices.items()},
+        "slices": {name: slices.table() for name, slices in scorers["model"].slices.items()}
+        | {"sensor": _by_sensor(city, scorers["model"].errors)},
         "seed": None,
         "seconds": seconds,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "device": device,
         "versions": versions(),
     }
+
+
+def _by_sensor(city: City, errors: MaskedErrors) -> dict[str, dict[str, Any]]:
+    count = errors.count.sum((0, 2)).tolist()
+    return {str(name): {"mae": mae, "count": int(seen)}
+            for name, mae, seen in zip(city.node_ids, errors.mae_by("node").tolist(), count, strict=True) if seen}
 
 
 def _dates(city: City) -> np.ndarray:

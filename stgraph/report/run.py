@@ -44,6 +44,7 @@ def report_run(model: Forecaster, city: City, record: dict[str, Any], path: Path
 def content(model: Forecaster, city: City, record: dict[str, Any], evaluation: Evaluation, part: str) -> ReportContent:
     """All that the page shows, for the first scored channel; curves cover the last rows of the part."""
     summary = evaluation.record | {"seed": record.get("seed")}
+    summary["slices"] = {name: table for name, table in summary["slices"].items() if name != "sensor"}  # on the map
     channel = city.signal.channels[0]
     error = evaluation.errors.mae_by("node").numpy()
     chosen, labels = _choose(error)

@@ -55,6 +55,11 @@ def test_real_readings_to_a_forecast(shared_data: Path, tmp_path: Path) -> None:
     assert scored["controls"].keys() == {"last_value", "same_slot_yesterday", "same_slot_last_week", "slot_mean"}
     assert scored["horizons"]["all"]["mae"] < min(c["all"]["mae"] for c in scored["controls"].values())
     assert scored["unit"] == "mph"
+    assert scored["slices"]["sensor"].keys() == {str(i) for i in pd.read_csv(folder / "sensors.csv")["sensor_id"]}
+    rival = _stgraph("evaluate", "--model", "runs/bay", "--data", "bay.stg", "--against", "last_value",
+                     cwd=tmp_path)["against"]
+    assert rival["high"] < 0 < rival["days"]  # better than the last value, and not by the luck of the days
+    assert rival["p_value"] < 0.05
     _stgraph("forecast", "--model", "runs/bay", "--data", "bay.stg", "-o", "next.parquet", cwd=tmp_path)
     table = pd.read_parquet(tmp_path / "next.parquet")
     assert {"sensor", "time", "horizon", "value"} <= set(table.columns)
