@@ -46,4 +46,5 @@ class MaskedRegression(nn.Module):
 
     def loss(self, forecast: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over the observed entries of ``[B, H, N, C]``."""
-        return _LOSSES[self.kind](torch.where(mask, forecast, target), target).sum() / mask.sum().clamp(min=1)
+        each = _LOSSES[self.kind](torch.where(mask, forecast, 0), torch.where(mask, target, 0))
+        return each.sum() / mask.sum().clamp(min=1)
