@@ -19,6 +19,7 @@ from stgraph.windows import City
 if TYPE_CHECKING:
     import pandas as pd
 
+WHOLE = {"fractions": (1.0, 0.0, 0.0)}  # a forecast needs no validation and no test part
 _CITY_OPTIONS = ("node_type", "signal", "channels", "history", "horizon", "fractions")
 
 
@@ -64,14 +65,19 @@ class Run:
             raise InputError("no such run, weights or control", file=folder, field="model",
                              remedy=f"give the folder that `stgraph train --out` wrote, or one of {_untrained()}")
         model = Forecaster.from_pretrained(folder)
-        record = io.read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
-        return cls(model, record, folder)
+        if (folder / "run.json").is_file():
+            record = io.read_json(folder / "run.json")
+        else:  # weights alone say how their windows were cut
+            record = io.read_json(folder / "model.json").get("manifest", {})
+        path = next((item.get("path") for item in record.get("data", [])), None)
+        return cls(model, record, folder, None if path is None else Path(path))
 
     def city(self, data: Data | Path | str | None = None, **options: Any) -> City:
         """A city cut as this run was trained: its channels, history, horizon and shares, unless others are given."""
         path = data.path if isinstance(data, Data) else Path(data) if data is not None else self.data
         if path is None:
-            raise InputError("no data given", field="data", remedy="name the bundle to work on")
+            raise InputError("the run does not say which data it was trained on", file=self.folder, field="data",
+                             remedy="name the bundle")
         return City.open(path, **(self.window_options() | options))
 
     def window_options(self) -> dict[str, Any]:
@@ -91,7 +97,7 @@ class Run:
 
     def forecast(self, data: Data | Path | str | None = None, at: str | None = None, **options: Any) -> pd.DataFrame:
         """The next ``horizon`` steps after the newest reading, or after the time ``at`` (ISO text, local clock)."""
-        city = self.city(data, **options)
+        city = self.city(data, **(WHOLE | options))
         return forecast(self.model, city, None if at is None else instant(at, city.time.tz))
 
     def report(self, path: Path | str, data: Data | Path | str | None = None, part: str = "test") -> Path:
@@ -113,15 +119,16 @@ def load(path: Path | str) -> Data | Run:
 
 def fit(data: Data | Path | str | Sequence[Data | Path | str], model: str = "profile_mlp",
         out: Path | str | None = None, *, minutes: float | None = None, steps: int | None = None,
-        settings: dict[str, Any] | None = None, **options: Any) -> Run:
+        passes: float | None = None, settings: dict[str, Any] | None = None, **options: Any) -> Run:
     """Train a forecaster on one bundle or several.
 
     Args:
         data: A bundle, or several.
         model: Name of the model; see ``stgraph train --help``.
         out: Folder to keep the run in; None keeps it in memory only.
-        minutes: Time budget; 2 where neither minutes nor steps are given.
+        minutes: Time budget; 2 where no budget is given.
         steps: Budget in training steps: the same seed then gives the same weights.
+        passes: Budget in passes over the training windows.
         settings: The model's own settings, e.g. ``{"width": 64}``.
         options: Options of :class:`stgraph.windows.City` (``history``, ``horizon``, ``channels``, ...) and of
             :func:`stgraph.train.fit` (``seed``, ``batch_size``, ``progress``, ...).
@@ -133,9 +140,9 @@ def fit(data: Data | Path | str | Sequence[Data | Path | str], model: str = "pro
     paths = [source.path if isinstance(source, Data) else Path(source) for source in sources]
     city_options = {key: options.pop(key) for key in _CITY_OPTIONS if key in options}
     cities = [City.open(path, **city_options) for path in paths]
-    budget = Budget(minutes=2.0 if minutes is None and steps is None else minutes, steps=steps)
+    budget = Budget(minutes=minutes, steps=steps, passes=passes)
     trained = train(cities, model, None if out is None else Path(out), settings=settings or {}, budget=budget,
-                    **options)
+                    paths=paths, **options)
     return Run(trained.model, trained.record, trained.folder, paths[0])
 
 

@@ -41,6 +41,8 @@ def atomic_path(target: Path | str, folder: bool = False) -> Iterator[Path]:
         InputError: where the disk is full or the folder cannot be written to.
     """
     target = Path(target)
+    if target.is_dir() and not folder:
+        raise InputError("a folder is there", file=target, remedy="name a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))

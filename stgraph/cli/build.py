@@ -166,7 +166,7 @@ def _show(report: dict[str, Any]) -> None:
             table.add_row(label, f"{len(report[what])}: {names}")
     for what, count in report["repaired"].items():
         table.add_row(f"repaired: {what.replace('_', ' ')}", f"{count:,}")
-    Console(stderr=True).print(table)
+    Console(stderr=True, markup=False).print(table)
     for warning in report["warnings"]:
         note(f"Note: {warning}", style="yellow")
     stem = Path(report["out"]).stem

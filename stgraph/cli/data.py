@@ -43,7 +43,7 @@ def list_(json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     table = Table(title=f"{len(known)} data sets", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for heading, width in (("name", 26), ("places", 6), ("steps", 7), ("every", 5)):
         table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True, width=width)

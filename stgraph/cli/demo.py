@@ -35,7 +35,7 @@ def demo(
     from stgraph.sources.simulate import simulate_city, write_source_files
 
     started = time.perf_counter()
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     files, bundle = out / "source", out / "simulated-city.stg"
     note(f"1/4  Simulating {days} days of traffic in a made-up city (a kinematic-wave model; no reading is real)",
          style="bold")

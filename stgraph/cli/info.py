@@ -43,6 +43,6 @@ def info(
     for source in result["sources"]:
         table.add_row("source", ", ".join(f"{key}: {value}" for key, value in source.items() if value))
     table.add_row("data sha256", result["data_sha256"])
-    Console(stderr=True).print(table)
+    Console(stderr=True, markup=False).print(table)
     if result["simulated"]:
         note("This data is simulated.")

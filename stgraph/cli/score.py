@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from stgraph.cli.shared import note, print_json, scores_table, verdict
+from stgraph.cli.shared import note, print_json, scores_table, significance, verdict
 
 Model = Annotated[list[str], typer.Option("--model", help="Folder of a run or of weights, or the name of a control. "
                                           "Several runs that differ in the seed give mean and spread.")]
 DataOption = Annotated[Path, typer.Option("--data", help="The bundle (.stg).")]
+Channels = Annotated[str | None, typer.Option("--channels", help="Channels, comma-separated; the run's own if not "
+                                              "given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
@@ -21,8 +23,7 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="Part to score: train, validation or test.")] = "test",
     against: Annotated[str | None, typer.Option("--against", help="A second run or control: adds a paired "
                                                 "significance test over days.")] = None,
-    channels: Annotated[str | None, typer.Option("--channels", help="Channels, comma-separated; the run's own if "
-                                                 "not given.")] = None,
+    channels: Channels = None,
     json: Json = False,
 ) -> None:
     """Score a model and the four controls.
@@ -33,7 +34,7 @@ def evaluate(
     from stgraph.evaluate import evaluate as score
     from stgraph.facade import open_model
 
-    options: dict[str, Any] = {"channels": channels.split(",")} if channels else {}
+    options = _options(channels)
     records, last = [], None
     for name in model:
         run, city = open_model(name, options, data)
@@ -41,14 +42,20 @@ def evaluate(
         records.append(last.record | {"seed": run.record.get("seed")})
     result = records[-1] | ({"seeds": summarise(records)} if len(records) > 1 else {})
     if against and last:
-        rival_run, rival_city = open_model(against, options, data)
+        rival_run, rival_city = open_model(against, run.window_options() | options, data)
         rival = score(rival_run.model, rival_city, split, controls=False)
         result["against"] = {"model": against, "horizons": rival.record["horizons"],
                              **block_bootstrap(last.daily, rival.daily)}
     from rich.console import Console
 
-    Console(stderr=True).print(scores_table(result))
+    Console(stderr=True, markup=False).print(scores_table(result))
     note(verdict(result), style="bold")
+    if "seeds" in result:
+        scores = result["seeds"]["horizons"]["all"]["mae"]
+        note(f"Over {len(records)} runs: mean absolute error {scores['mean']:.3f} ± {scores['spread']:.3f} (the table "
+             "is that of the last).")
+    if "against" in result:
+        note(significance(result["against"], result["unit"]))
     if json:
         print_json(result)
 
@@ -59,6 +66,7 @@ def forecast(
     out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")],
     at: Annotated[str | None, typer.Option("--at", help="First wanted time (ISO, on the clock of the place); the "
                                            "step after the last reading if not given.")] = None,
+    channels: Channels = None,
     json: Json = False,
 ) -> None:
     """Forecast what comes after the newest readings.
@@ -67,10 +75,10 @@ def forecast(
     """
     from stgraph.evaluate.predict import forecast as predict
     from stgraph.evaluate.predict import write_forecast
-    from stgraph.facade import open_model
+    from stgraph.facade import WHOLE, open_model
     from stgraph.graph.time import instant
 
-    run, city = open_model(model, {}, data)
+    run, city = open_model(model, WHOLE | _options(channels), data)
     table = predict(run.model, city, None if at is None else instant(at, city.time.tz))
     write_forecast(table, out)
     result = {"model": run.model.name, "data": city.name, "data_sha256": city.sha256, "out": str(out),
@@ -95,16 +103,9 @@ def report(
 
     Example: stgraph report runs/los
     """
-    from stgraph.errors import InputError
     from stgraph.facade import Run
 
     opened = Run.open(run)
-    if data is None:
-        known = [item.get("path") for item in opened.record.get("data", [])]
-        if not known or not known[0]:
-            raise InputError("the run does not say which data it was trained on", file=run, field="data",
-                             remedy="name the bundle with --data")
-        data = Path(known[0])
     page = opened.report(out or run / "report.html", data, split)
     note(f"Report: {page}")
     if picture:
@@ -113,5 +114,9 @@ def report(
         screenshot(page, picture)
         note(f"Picture: {picture}")
     if json:
-        print_json({"run": str(run), "data": str(data), "report": str(page),
+        print_json({"run": str(run), "data": str(data or opened.data), "report": str(page),
                     "picture": None if picture is None else str(picture)})
+
+
+def _options(channels: str | None) -> dict[str, Any]:
+    return {"channels": channels.split(",")} if channels else {}

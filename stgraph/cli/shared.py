@@ -17,7 +17,7 @@ def note(text: str = "", style: str | None = None) -> None:
     """A line for people, on stderr."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=style)
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(text, style=style)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -44,20 +44,33 @@ def scores_table(record: dict[str, Any]) -> Any:
 def verdict(record: dict[str, Any]) -> str:
     """One sentence: how good the model is beside the best control."""
     own = record["horizons"]["all"]["mae"]
-    rivals = {name: scores["all"]["mae"] for name, scores in record["controls"].items() if scores["all"]["mae"]}
+    rivals = {name: scores["all"]["mae"] for name, scores in record["controls"].items()
+              if scores["all"]["mae"] is not None}
     if own is None or not rivals:
         return "No control to compare with."
     best = min(rivals, key=lambda name: rivals[name])
-    change = 100 * (1 - own / rivals[best])
-    minutes = record["horizon"] * record["interval_s"] / 60
-    size = f"Mean absolute error {own:.2f} {_unit_words(record['unit'])} over the next {minutes:g} minutes"
+    change = 100 * (1 - own / rivals[best]) if rivals[best] else 0.0
+    unit = "" if record["unit"] == "1" else f" {record['unit']}"
+    size = f"Mean absolute error {own:.2f}{unit} over the next {_span(record['horizon'] * record['interval_s'])}"
     if change > 0:
-        return f"{size}: {change:.0f} % lower than the best control ({best.replace('_', ' ')}, {rivals[best]:.2f})."
+        return f"{size}: {change:.1f} % lower than the best control ({best.replace('_', ' ')}, {rivals[best]:.2f})."
     return f"{size}: NOT better than the control '{best.replace('_', ' ')}' ({rivals[best]:.2f})."
 
 
-def _unit_words(unit: str) -> str:
-    return "" if unit == "1" else unit
+def significance(against: dict[str, Any], unit: str) -> str:
+    """One sentence on the paired test over days."""
+    text = f"Against {against['model']}: mean absolute error {against['difference']:+.3f} {'' if unit == '1' else unit}"
+    if against["p_value"] is None:
+        return f"{text.rstrip()}; {against['days']} days are too few for a verdict."
+    return (f"{text.rstrip()}, 95 % interval {against['low']:+.3f} to {against['high']:+.3f}, "
+            f"p = {against['p_value']:.3g} over {against['days']} days.")
+
+
+def _span(seconds: int) -> str:
+    for size, name in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:g} {name}"
+    return f"{seconds} seconds"
 
 
 def _plain(value: Any) -> Any:

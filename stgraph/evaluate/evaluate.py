@@ -46,6 +46,7 @@ class _Scorer:
 
     def __init__(self, city: City, part: str, sliced: bool) -> None:
         self.errors = MaskedErrors(city.horizon, city.num_nodes, city.num_channels)
+        self.scored = scored_channels(city)
         self.days = _days(city, part)
         self.by_day = SlicedErrors([str(day) for day in self.days])
         self.slices = {"hour": SlicedErrors(HOURS), "week": SlicedErrors(WEEK),
@@ -56,13 +57,13 @@ class _Scorer:
         mask, city = window.target_mask, window.city
         assert mask is not None
         self.errors.update(forecast, target, mask)
-        error = forecast - target
+        error, mask = (forecast - target)[..., self.scored], mask[..., self.scored]
         rows = window.origin[:, None].numpy() + np.arange(city.horizon)
         self.by_day.update(error, mask, torch.from_numpy(np.searchsorted(self.days, _dates(city)[rows])))
         if self.slices:
             self.slices["hour"].update(error, mask, window.future.minute // 60)
             self.slices["week"].update(error, mask, (window.future.weekday >= 5).long())
-            self.slices["level"].update(error, mask, (target[..., None] >= bounds).sum(-1))
+            self.slices["level"].update(error, mask, (target[..., None] >= bounds).sum(-1)[..., self.scored])
 
     @property
     def daily(self) -> dict[str, tuple[float, float]]:
@@ -125,7 +126,15 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and spread over runs that differ in the seed only: ``{step: {mae: {mean, spread}, ...}}``.
 
     ``spread`` is the standard deviation over runs (divisor n - 1), None for one run.
+
+    Raises:
+        InputError: where the runs differ in more than the seed.
     """
+    for key in ("model", "data_sha256", "split", "history", "horizon", "scored_channels"):
+        found = [record.get(key) for record in records]
+        if any(value != found[0] for value in found):
+            raise InputError("these runs differ in more than the seed", field=key, value=found,
+                             remedy="give runs of one model on one bundle, or score them one by one")
     table: dict[str, Any] = {}
     for step in records[0]["horizons"]:
         table[step] = {}
@@ -136,12 +145,16 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
     return {"runs": len(records), "seeds": [record["seed"] for record in records], "horizons": table}
 
 
+def scored_channels(city: City) -> slice:
+    """The channels that are scored together: all where they share a unit, else the first alone."""
+    return slice(None) if len({channel.source_unit for channel in city.signal.channels}) == 1 else slice(0, 1)
+
+
 def _record(model: Forecaster, city: City, part: str, scorers: dict[str, _Scorer], seconds: float, windows: int,
             device: str) -> dict[str, Any]:
     start, stop = city.split.rows(part)
     channels = [{"name": c.name, "quantity": c.quantity, "unit": c.source_unit} for c in city.signal.channels]
-    one_unit = len({c["unit"] for c in channels}) == 1
-    main = None if one_unit else 0  # channels in different units are never pooled
+    main = scored_channels(city)
     first, last = (pd.Timestamp(int(city.time.times(np.array([row]))[0]), unit="s", tz="UTC").tz_convert(city.time.tz)
                    for row in (start, stop - 1))
     needs = model.capabilities.needs
@@ -158,13 +171,13 @@ def _record(model: Forecaster, city: City, part: str, scorers: dict[str, _Scorer
         "horizon": city.horizon,
         "interval_s": city.time.step,
         "channels": channels,
-        "scored_channels": [c["name"] for c in channels] if one_unit else [channels[0]["name"]],
+        "scored_channels": [c["name"] for c in channels[main]],
         "unit": channels[0]["unit"],
         "inductive": model.capabilities.inductive,
         "parameters": sum(p.numel() for p in model.parameters()),
         "horizons": scorers["model"].errors.horizons(main),
         "controls": {name: scorer.errors.horizons(main) for name, scorer in scorers.items() if name != "model"},
-        "by_channel": {c["name"]: scorers["model"].errors.horizons(i) for i, c in enumerate(channels)},
+        "by_channel": {c["name"]: scorers["model"].errors.horizons(slice(i, i + 1)) for i, c in enumerate(channels)},
         "slices": {name: slices.table() for name, slices in scorers["model"].slices.items()}
         | {"sensor": _by_sensor(city, scorers["model"].errors)},
         "seed": None,
@@ -176,9 +189,10 @@ def _record(model: Forecaster, city: City, part: str, scorers: dict[str, _Scorer
 
 
 def _by_sensor(city: City, errors: MaskedErrors) -> dict[str, dict[str, Any]]:
-    count = errors.count.sum((0, 2)).tolist()
+    scored = scored_channels(city)
+    count, found = errors.count[..., scored].sum((0, 2)).tolist(), errors.mae_by("node", scored).tolist()
     return {str(name): {"mae": mae, "count": int(seen)}
-            for name, mae, seen in zip(city.node_ids, errors.mae_by("node").tolist(), count, strict=True) if seen}
+            for name, mae, seen in zip(city.node_ids, found, count, strict=True) if seen}
 
 
 def _dates(city: City) -> np.ndarray:

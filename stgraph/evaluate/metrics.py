@@ -50,25 +50,24 @@ class MaskedErrors(Metric):
         """``{"3" | "6" | "12" | "all": {mae, rmse, mape}}``; ``all`` is the mean over all steps and elements."""
         return self.horizons()
 
-    def horizons(self, channel: int | None = None) -> dict[str, dict[str, float | None]]:
-        """The scores of one channel, or of all channels together; a step beyond the horizon is left out."""
+    def horizons(self, channels: slice = slice(None)) -> dict[str, dict[str, float | None]]:
+        """The scores of some channels together; a step beyond the horizon is left out."""
         steps = self.absolute.shape[0]
-        table = {str(step): self.score(slice(step - 1, step), channel) for step in REPORTED if step <= steps}
-        return {**table, "all": self.score(slice(None), channel)}
+        table = {str(step): self.score(slice(step - 1, step), channels) for step in REPORTED if step <= steps}
+        return {**table, "all": self.score(slice(None), channels)}
 
-    def score(self, steps: slice, channel: int | None = None) -> dict[str, float | None]:
+    def score(self, steps: slice, channels: slice = slice(None)) -> dict[str, float | None]:
         """MAE, RMSE and MAPE (percent) over some steps; None where nothing was observed."""
-        pick = slice(None) if channel is None else slice(channel, channel + 1)
         absolute, square, relative, count, nonzero = (
-            float(getattr(self, name)[steps, :, pick].sum())
+            float(getattr(self, name)[steps, :, channels].sum())
             for name in ("absolute", "square", "relative", "count", "nonzero"))
         return {"mae": absolute / count if count else None, "rmse": (square / count) ** 0.5 if count else None,
                 "mape": 100 * relative / nonzero if nonzero else None}
 
-    def mae_by(self, axis: str) -> Tensor:
+    def mae_by(self, axis: str, channels: slice = slice(None)) -> Tensor:
         """MAE per ``horizon`` step ``[H]`` or per ``node`` ``[N]``; NaN where nothing was observed."""
         over = {"horizon": (1, 2), "node": (0, 2)}[axis]
-        return self.absolute.sum(over) / self.count.sum(over)
+        return self.absolute[..., channels].sum(over) / self.count[..., channels].sum(over)
 
 
 class SlicedErrors:

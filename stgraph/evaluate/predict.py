@@ -34,7 +34,7 @@ def forecast(model: Forecaster, city: City, at: int | None = None) -> pd.DataFra
     model.check(city)
     origin = city.time.length
     if at is not None:
-        origin = int(np.searchsorted(city.time.times(), at))
+        origin = int(np.searchsorted(city.time.times(np.arange(city.time.length + 1)), at))
     if not city.history <= origin <= city.time.length:
         first, last = (pd.Timestamp(int(t), unit="s", tz="UTC").tz_convert(city.time.tz).isoformat()
                        for t in city.time.times(np.array([city.history, city.time.length])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ class VectorAutoregression(Forecaster):
         if not 1 <= config.order <= sizes.history:
             raise InputError("the order must lie within the history", field="order", value=config.order,
                              remedy=f"choose 1 to {sizes.history}")
-        if not config.ridge > 0:
+        if not 0 < config.ridge < math.inf:
             raise InputError("the ridge must be positive", field="ridge", value=config.ridge,
                              remedy="give it in rows of data, such as 2000")
         width = (sizes.nodes or 0) * sizes.channels

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from stgraph.evaluate import Evaluation, evaluate
+from stgraph.evaluate.evaluate import scored_channels
 from stgraph.models import Forecaster
 from stgraph.report.page import ReportContent, write_report
 from stgraph.windows import City, PartBatches, loader
@@ -46,7 +47,8 @@ def content(model: Forecaster, city: City, record: dict[str, Any], evaluation: E
     summary = evaluation.record | {"seed": record.get("seed")}
     summary["slices"] = {name: table for name, table in summary["slices"].items() if name != "sensor"}  # on the map
     channel = city.signal.channels[0]
-    error = evaluation.errors.mae_by("node").numpy()
+    scored = scored_channels(city)
+    error = evaluation.errors.mae_by("node", scored).numpy()
     chosen, labels = _choose(error)
     first, last = city.split.rows(part)
     first = max(first, last - MAX_ROWS)
@@ -73,7 +75,8 @@ def content(model: Forecaster, city: City, record: dict[str, Any], evaluation: E
         layout=_layout(city),
         edges=city.edges[0].numpy(),
         error_by_sensor=error,
-        error_by_sensor_at={step: _mae(errors.absolute[step - 1], errors.count[step - 1]) for step in at},
+        error_by_sensor_at={step: _mae(errors.absolute[step - 1, :, scored], errors.count[step - 1, :, scored])
+                            for step in at},
         times=[t.isoformat() for t in times.tz_convert(city.time.tz)],
         curve_sensors=chosen.tolist(),
         curve_labels=labels,
@@ -81,8 +84,9 @@ def content(model: Forecaster, city: City, record: dict[str, Any], evaluation: E
         forecast_at=at,
         origins=(origins[shown] - 1 - first).tolist(),
         forecast_from=forecasts[shown],
-        error_by_step=errors.mae_by("horizon").numpy(),
-        control_error_by_step={name: e.mae_by("horizon").numpy() for name, e in evaluation.control_errors.items()},
+        error_by_step=errors.mae_by("horizon", scored).numpy(),
+        control_error_by_step={name: found.mae_by("horizon", scored).numpy()
+                               for name, found in evaluation.control_errors.items()},
         provenance=_provenance(city, record, summary),
         next_command="stgraph build sensors READINGS --locations SENSORS.csv -o mycity.stg && "
                      f"stgraph train --data mycity.stg --model {model.name} --out runs/mycity",

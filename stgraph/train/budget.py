@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from stgraph.errors import InputError
@@ -35,7 +36,7 @@ class Budget:
             raise InputError("only one budget can hold", field=", ".join(given), value=list(given.values()),
                              remedy="give minutes, steps or passes")
         for name, value in given.items():
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise InputError("a budget must be positive", field=name, value=value)
 
     @property

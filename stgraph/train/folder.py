@@ -39,6 +39,9 @@ class RunFolder:
         Raises:
             InputError: where the folder holds a run, or something else.
         """
+        blocked = next((parent for parent in self.path.parents if parent.exists() and not parent.is_dir()), None)
+        if blocked is not None:
+            raise InputError("not a folder", file=blocked, field="out", remedy="choose another name for --out")
         if self.path.exists() and not self.path.is_dir():
             raise InputError("not a folder", file=self.path, field="out", remedy="choose another name for --out")
         if self.holds_run and not overwrite:

@@ -204,8 +204,9 @@ class Job:
             record["notes"].append(f"stopped after {state.step} of {state.total} steps: {HARD_STOP} times the "
                                    f"{self.budget.minutes} minutes were over")
         if self.folder is not None:
-            manifest = {key: record[key] for key in ("data", "seed", "steps", "steps_done", "best_validation",
-                                                     "status", "stopped_by", "created", "versions")}
+            manifest = {key: record[key] for key in ("data", "channels", "split", "seed", "steps", "steps_done",
+                                                     "best_validation", "status", "stopped_by", "created",
+                                                     "versions")}
             self.model.save_pretrained(self.folder.path, manifest)
         if not record["resumed"]:
             record["seconds"] = round(time.perf_counter() - self.started, 3)

@@ -109,11 +109,21 @@ class Context:
     def slot_mean(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Plain mean of (node, slot of the week) over the fitted rows, and of how many readings, ``[..., N, C]``.
 
-        Where the count is 0 the mean is that of the slot of the day, else the node's level. For rows outside the
-        fitted ones only: a fitted row would see itself.
+        Where the count is 0 the mean is that of the slot of the day, else the node's level. A fitted row's own
+        reading is left out; where it was the only one, the node's level stands.
         """
-        places = self._place(np.asarray(rows))
-        return np.take(self._slot_means, places, axis=0), np.take(self._count, places, axis=0)
+        rows = np.asarray(rows)
+        places = self._place(rows)
+        mean, count = np.take(self._slot_means, places, axis=0), np.take(self._count, places, axis=0)
+        own = (rows >= self.start) & (rows < self.stop)
+        if own.any():
+            values, mask = self._read(rows[own])
+            rest = count[own] - mask
+            without = (mean[own] * count[own] - np.where(mask, values, 0)) / np.maximum(rest, 1)
+            level = np.broadcast_to(self.level, without.shape)
+            mean[own] = np.where(mask, np.where(rest > 0, without, level), mean[own])
+            count[own] = rest
+        return mean, count
 
     def day_profile(self) -> np.ndarray:
         """Mean of each slot of the day, ``[slots, N, C]`` float32; an empty slot gives the node's level."""

@@ -30,7 +30,7 @@ class Split:
     horizon: int = 12
 
     def __post_init__(self) -> None:
-        if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+        if len(self.fractions) != 3 or min(self.fractions) < 0 or not abs(sum(self.fractions) - 1) <= 1e-6:
             raise InputError("the shares of train, validation and test must be three and sum to 1", field="split",
                              value=self.fractions, remedy="give them like 0.7,0.1,0.2")
         if self.history < 1 or self.horizon < 1:
