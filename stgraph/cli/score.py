@@ -111,7 +111,7 @@ def report(
     if picture:
         from stgraph.report.picture import screenshot
 
-        screenshot(page, picture)
+        screenshot(page, picture, height=1000)  # the first screen: headline, map, curves
         note(f"Picture: {picture}")
     if json:
         print_json({"run": str(run), "data": str(data or opened.data), "report": str(page),
