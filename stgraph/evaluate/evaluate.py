@@ -174,7 +174,7 @@ def _record(model: Forecaster, city: City, part: str, scorers: dict[str, _Scorer
         "scored_channels": [c["name"] for c in channels[main]],
         "unit": channels[0]["unit"],
         "inductive": model.capabilities.inductive,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": model.parameter_count,
         "horizons": scorers["model"].errors.horizons(main),
         "controls": {name: scorer.errors.horizons(main) for name, scorer in scorers.items() if name != "model"},
         "by_channel": {c["name"]: scorers["model"].errors.horizons(slice(i, i + 1)) for i, c in enumerate(channels)},

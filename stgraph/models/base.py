@@ -92,6 +92,12 @@ class Forecaster(nn.Module):
         """What this model is, needs and gives."""
         return self.describe(self.config)
 
+    @property
+    def parameter_count(self) -> int:
+        """Numbers that were learned or fitted."""
+        fitted = self.buffers() if self.capabilities.training == "closed_form" else self.parameters()
+        return sum(values.numel() for values in fitted)
+
     @classmethod
     def for_city(cls, city: City, config: Any | None = None) -> Forecaster:
         """A new model for a city: sizes, scaler and partition come from it (its training rows only).
@@ -214,8 +220,15 @@ class Forecaster(nn.Module):
 
 
 def network_hash(city: City) -> str:
-    """A hash of the node ids in order: what a transductive model is tied to."""
-    return hashlib.sha256("\n".join(map(str, city.node_ids)).encode()).hexdigest()
+    """A hash of the node ids in order: what a transductive model is tied to.
+
+    Where the nodes were only numbered, as any other network's would be, their places and edges count too.
+    """
+    names = [str(name) for name in city.node_ids]
+    digest = hashlib.sha256("\n".join(names).encode())
+    if names == [str(number) for number in range(len(names))]:
+        digest.update(city.lonlat.nan_to_num().numpy().tobytes() + city.edges[0].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_needs(name: str, abilities: Capabilities, city: City) -> None:

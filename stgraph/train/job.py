@@ -198,8 +198,8 @@ class Job:
         self.model.eval()
         record = self.record
         record |= {"status": status, "stopped_by": state.stopped_by, "steps": state.total, "steps_done": state.step,
-                   "best_validation": state.best, "seconds": round(state.seconds, 3),
-                   "validation_seconds": round(state.validation_seconds, 3)}
+                   "parameters": self.model.parameter_count, "best_validation": state.best,
+                   "seconds": round(state.seconds, 3), "validation_seconds": round(state.validation_seconds, 3)}
         if state.stopped_by == "time limit":
             record["notes"].append(f"stopped after {state.step} of {state.total} steps: {HARD_STOP} times the "
                                    f"{self.budget.minutes} minutes were over")

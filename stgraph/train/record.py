@@ -40,7 +40,7 @@ def describe(model: Forecaster, cities: Sequence[City], settings: TrainingSettin
     return {
         "format": FORMAT, "version": VERSION, "status": "running",
         "model": model.name, "config": dataclasses.asdict(model.config), "sizes": dataclasses.asdict(model.sizes),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": model.parameter_count,
         "data": data, "channels": cities[0].signal.channel_names, "split": cities[0].split.to_dict(),
         "history": cities[0].history, "horizon": cities[0].horizon,
         "seed": settings.seed, "batch_size": settings.batch_size, "learning_rate": settings.learning_rate,

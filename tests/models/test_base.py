@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,3 +108,13 @@ def test_settings_are_converted_or_refused() -> None:
         assert caught.value.field == field
     with pytest.raises(InputError, match="unknown model"):
         model_class("best_model")
+
+
+def test_networks_that_were_only_numbered_are_told_apart_by_their_places(make_city: Callable[..., City]) -> None:
+    cities = [make_city(seed=seed) for seed in (0, 0, 1)]
+    for city in cities:
+        city.graph["sensor"].node_id = np.array([str(i) for i in range(city.num_nodes)])
+    model = model_class("stid").for_city(cities[0])
+    model.check(cities[1])
+    with pytest.raises(TransductiveError):
+        model.check(cities[2])
