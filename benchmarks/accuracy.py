@@ -92,7 +92,7 @@ def table(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
 def section(name: str, models: dict[str, list[dict[str, Any]]]) -> list[str]:
     """The table of one set and its bars."""
     sample = next(iter(models.values()))[0]
-    unit = sample["unit"] + (f" per {sample['interval_s'] // 60} min" if sample["unit"] in ("1", "count") else "")
+    unit = f"counts per {sample['interval_s'] // 60} min" if sample["unit"] in ("1", "count") else sample["unit"]
     lines = [f"## {name}", "",
              f"{', '.join(sample['scored_channels'])} in {unit}; {sample['split']['windows']} test windows from "
              f"{sample['split']['from']} to {sample['split']['to']}; "
