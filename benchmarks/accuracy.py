@@ -1,6 +1,6 @@
 """How good are the models? Every model on every set, one protocol, each run in a process of its own.
 
-    python benchmarks/accuracy.py                     # all sets and models; about two hours on two cores
+    python benchmarks/accuracy.py                     # all sets and models; about an hour
     python benchmarks/accuracy.py --sets los_loop --models stid --seeds 1
 
 Finished runs are kept in the work folder and not repeated, so an interrupted table goes on where it stopped. The
