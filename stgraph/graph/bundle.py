@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
 from stgraph.errors import BundleError, InputError
-from stgraph.graph.schema import DTYPES, Attribute, GraphType, Schema, check_name, edge_type, label
+from stgraph.graph.plain import GraphTables
+from stgraph.graph.schema import DTYPES, GEOMETRY, Attribute, EdgeType, GraphType, Schema, check_name, edge_type, label
 from stgraph.graph.signal import Channel, Signal
 from stgraph.graph.time import TimeAxis
 from stgraph.io import atomic_path, sha256
@@ -25,6 +28,7 @@ from stgraph.version import __version__
 if TYPE_CHECKING:
     from stgraph.graph.dynamic import DynamicHeteroGraph
 
+Found = TypeVar("Found")
 FORMAT = "stgraph-bundle"
 VERSION = 1
 GRAPH = "graph.json"
@@ -36,11 +40,11 @@ _PARTS = {"metadata": dict, "time": dict | None, "counts": dict, "schema": dict,
 
 
 # ---------------------------------------------------------------- writing
-def save(graph: DynamicHeteroGraph, path: Path | str) -> None:
+def save(graph: DynamicHeteroGraph | GraphTables, path: Path | str) -> None:
     """Write a graph as a bundle, whole or not at all; a bundle that stood there is replaced.
 
     Args:
-        graph: The graph; it is validated, which completes its schema.
+        graph: The graph, or its tables; it is validated, which completes its schema.
         path: The folder, by custom with the ending ``.stg``.
 
     Raises:
@@ -48,13 +52,23 @@ def save(graph: DynamicHeteroGraph, path: Path | str) -> None:
             the path stays as it was.
     """
     path = Path(path)
-    _check_target(graph, path)
-    graph.validate()
-    if graph._global_store:
-        raise InputError("graph-level attributes are not saved", field=next(iter(graph._global_store.keys())),
-                         remedy="delete it, or put plain values into graph.metadata")
+    if isinstance(graph, GraphTables):
+        parts: GraphTables = graph
+        _check_target(cast("dict[GraphType, dict[str, Signal]]", parts.signals), parts.tables, path)
+        parts.validate()
+        _check_plain(parts.metadata)
+        sizes: dict[GraphType, int] = {kind: len(table) for kind, table in parts.items()}
+    else:
+        signals: dict[GraphType, dict[str, Signal]] = graph.__dict__["_signals"]
+        _check_target(signals, graph.tables, path)
+        graph.validate()
+        if graph._global_store:
+            raise InputError("graph-level attributes are not saved", field=next(iter(graph._global_store.keys())),
+                             remedy="delete it, or put plain values into graph.metadata")
+        sizes = {kind: graph.size_of(kind) for kind in (*graph.node_types, *graph.edge_types)}
+        parts = GraphTables.of_graph(graph)
     with atomic_path(path, folder=True) as folder:
-        document = _write_parts(graph, folder)
+        document = _write_parts(parts, sizes, folder)
         names = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
         document["files"] = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size}
                              for name in names}
@@ -64,15 +78,29 @@ def save(graph: DynamicHeteroGraph, path: Path | str) -> None:
         (folder / GRAPH).write_text(text + "\n", encoding="utf-8")
 
 
-def _check_target(graph: DynamicHeteroGraph, path: Path) -> None:
-    from stgraph.graph.arrays import folder_of
+def _check_plain(metadata: dict[str, Any]) -> None:
+    try:
+        json.dumps(metadata, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"not plain values for JSON: {error}", field="metadata",
+                         remedy="use texts, finite numbers, booleans, lists and dictionaries") from error
 
+
+def _check_target(signals: dict[GraphType, dict[str, Signal]], tables: dict[str, Any], path: Path) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise InputError("something else than a bundle is there", file=path, remedy="choose another place")
     if path.is_dir() and any(path.iterdir()) and not (path / GRAPH).is_file():
         raise InputError("the folder is not a bundle, and would be replaced", file=path,
                          remedy="choose a new name, such as city.stg")
-    for kind, found in graph._signals.items():
+    for name, table in tables.items():
+        if isinstance(table, Path) and table.resolve().is_relative_to(path.resolve()):
+            raise InputError("a table of this graph is still read from the bundle that would be replaced", file=path,
+                             field=name, remedy="save it elsewhere, or put graph.table(name) in its place")
+    if not signals:
+        return
+    from stgraph.graph.arrays import folder_of
+
+    for kind, found in signals.items():
         for name, signal in found.items():
             for array in (signal.values, signal.mask):
                 source = folder_of(array)
@@ -82,30 +110,17 @@ def _check_target(graph: DynamicHeteroGraph, path: Path) -> None:
                                      remedy="save it elsewhere, or load it with in_memory=True")
 
 
-def _write_parts(graph: DynamicHeteroGraph, folder: Path) -> dict[str, Any]:
-    from stgraph.graph.arrays import write_array
+def _write_parts(graph: GraphTables, sizes: dict[GraphType, int], folder: Path) -> dict[str, Any]:
     from stgraph.graph.tables import write_table
 
     for part in _FOLDERS:
         (folder / part).mkdir()
-    for kind in (*graph.node_types, *graph.edge_types):
-        attributes = {name: value for name, value in graph._store(kind).items() if name != "num_nodes"}
-        try:
-            write_table(folder / _table(kind), attributes)
-        except InputError as error:
-            raise InputError(error.problem, field=f"{label(kind)}.{error.field}", remedy=error.remedy) from error
-    signals = []
-    for kind, found in graph._signals.items():
-        for name, signal in found.items():
-            place = f"signals/{label(kind)}/{name}"
-            axes = ("time", "node" if isinstance(kind, str) else "edge", "channel")
-            write_array(folder / place / "values", signal.values, axes)
-            masked = not _fully_observed(signal)
-            if masked:
-                write_array(folder / place / "mask", signal.mask, axes)
-            signals.append({"of": kind if isinstance(kind, str) else list(kind), "name": name,
-                            "dtype": np.dtype(signal.values.dtype).name, "shape": list(signal.shape),
-                            "masked": masked, "channels": [channel.to_dict() for channel in signal.channels]})
+    schema = graph.complete_schema()
+    for kind, table in graph.items():
+        write_table(folder / _table(kind), table, schema.of(kind))
+    for name, loose in graph.tables.items():
+        check_name(name, "table")
+        _write_loose(folder / f"{name}.parquet", loose)
     sources = [source for source in graph.metadata.get("sources") or () if isinstance(source, dict)]
     return {
         "format": FORMAT, "version": VERSION, "stgraph": __version__,
@@ -113,11 +128,39 @@ def _write_parts(graph: DynamicHeteroGraph, folder: Path) -> dict[str, Any]:
         "licences": _distinct(sources, "licence"), "attribution": _distinct(sources, "attribution"),
         "metadata": dict(graph.metadata),
         "time": None if graph.time is None else graph.time.to_dict(),
-        "counts": {"nodes": {kind: graph.size_of(kind) for kind in graph.node_types},
-                   "edges": [{"type": list(kind), "count": graph.size_of(kind)} for kind in graph.edge_types]},
-        "schema": graph.schema.to_dict(),
-        "signals": signals,
+        "counts": {"nodes": {kind: sizes[kind] for kind in graph.nodes},
+                   "edges": [{"type": list(kind), "count": sizes[kind]} for kind in graph.edges]},
+        "schema": schema.to_dict(),
+        "signals": _write_signals(graph.signals, folder),
+        "tables": sorted(graph.tables),
     }
+
+
+def _write_loose(target: Path, table: Any) -> None:
+    import pyarrow.parquet as pq
+
+    if isinstance(table, Path):
+        shutil.copyfile(table, target)
+    else:
+        pq.write_table(table, target, compression="zstd")
+
+
+def _write_signals(signals: dict[GraphType, dict[str, Signal]], folder: Path) -> list[dict[str, Any]]:
+    described = []
+    for kind, found in signals.items():
+        for name, signal in found.items():
+            from stgraph.graph.arrays import write_array
+
+            place = f"signals/{label(kind)}/{name}"
+            axes = ("time", "node" if isinstance(kind, str) else "edge", "channel")
+            write_array(folder / place / "values", signal.values, axes)
+            masked = not _fully_observed(signal)
+            if masked:
+                write_array(folder / place / "mask", signal.mask, axes)
+            described.append({"of": kind if isinstance(kind, str) else list(kind), "name": name,
+                              "dtype": np.dtype(signal.values.dtype).name, "shape": list(signal.shape),
+                              "masked": masked, "channels": [channel.to_dict() for channel in signal.channels]})
+    return described
 
 
 def _fully_observed(signal: Signal) -> bool:
@@ -169,10 +212,40 @@ def load(path: Path | str, in_memory: bool | Literal["auto"] = "auto", verify: b
             from a newer version.
     """
     path = Path(path)
+
+    def build(document: dict[str, Any]) -> DynamicHeteroGraph:
+        from stgraph.graph.tables import to_graph
+
+        tables = _build(path, document, in_memory)
+        sizes = _counts(document)
+        return to_graph(tables, sizes)
+
+    return _reading(path, verify, build)
+
+
+def load_tables(path: Path | str, nodes: Collection[str] | None = None, edges: Collection[EdgeType] | None = None,
+                in_memory: bool | Literal["auto"] = "auto", verify: bool = True) -> GraphTables:
+    """Read a bundle as Arrow tables, without torch.
+
+    Args:
+        path: The folder.
+        nodes: Node types to read; None for all.
+        edges: Edge types to read; None for all.
+        in_memory: As for :func:`load`.
+        verify: As for :func:`load`.
+
+    Raises:
+        BundleError: as for :func:`load`.
+    """
+    path = Path(path)
+    return _reading(path, verify, lambda document: _build(path, document, in_memory, nodes, edges))
+
+
+def _reading(path: Path, verify: bool, build: Callable[[dict[str, Any]], Found]) -> Found:
     document = _read_document(path)
     try:
-        _check_files(path, document["files"], verify)
-        return _build(path, document, in_memory)
+        _check_files(path, document["files"], [str(name) for name in document.get("tables", [])], verify)
+        return build(document)
     except (KeyError, TypeError, AttributeError) as error:
         raise BundleError("a part of the description is missing or of another kind", file=path / GRAPH,
                           value=f"{type(error).__name__}: {error}", remedy=_AGAIN) from error
@@ -220,8 +293,11 @@ def _read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _check_files(path: Path, files: dict[str, dict[str, Any]], verify: bool) -> None:
-    present = set()
+def _check_files(path: Path, files: dict[str, dict[str, Any]], tables: list[str], verify: bool) -> None:
+    loose = {f"{name}.parquet" for name in tables}
+    present = {file.name for file in path.glob("*.parquet")}
+    if any((path / name).is_symlink() for name in present):
+        raise BundleError("a bundle holds no symbolic links", file=path, remedy=_AGAIN)
     for folder in _FOLDERS:
         for file in (path / folder, *(path / folder).rglob("*")):
             if file.is_symlink():
@@ -229,7 +305,7 @@ def _check_files(path: Path, files: dict[str, dict[str, Any]], verify: bool) -> 
             if file.is_file():
                 present.add(file.relative_to(path).as_posix())
     for name in files:
-        if name.split("/")[0] not in _FOLDERS or ".." in name.split("/") or "\\" in name:
+        if (name not in loose and name.split("/")[0] not in _FOLDERS) or ".." in name.split("/") or "\\" in name:
             raise BundleError("a file of the bundle lies outside its folders", file=path / GRAPH, field="files",
                               value=name, remedy=_AGAIN)
     if missing := sorted(set(files) - present):
@@ -247,39 +323,50 @@ def _check_files(path: Path, files: dict[str, dict[str, Any]], verify: bool) -> 
                               value=sha256(path / name), remedy=_AGAIN)
 
 
-def _build(path: Path, document: dict[str, Any], in_memory: bool | Literal["auto"]) -> DynamicHeteroGraph:
-    from stgraph.graph.dynamic import DynamicHeteroGraph
-    from stgraph.graph.tables import read_table
-
-    graph = DynamicHeteroGraph(metadata=document["metadata"])
-    graph.time = None if document["time"] is None else TimeAxis.from_dict(document["time"])
-    graph.schema = Schema.from_dict(document["schema"])
+def _counts(document: dict[str, Any]) -> dict[GraphType, int]:
     counts: dict[GraphType, int] = dict(document["counts"]["nodes"])
     counts.update({edge_type(entry["type"]): int(entry["count"]) for entry in document["counts"]["edges"]})
+    return counts
+
+
+def _build(path: Path, document: dict[str, Any], in_memory: bool | Literal["auto"],
+           nodes: Collection[str] | None = None, edges: Collection[EdgeType] | None = None) -> GraphTables:
+    from stgraph.graph.tables import read_table
+
+    schema = Schema.from_dict(document["schema"])
+    tables = GraphTables(metadata=document["metadata"], schema=schema,
+                         time=None if document["time"] is None else TimeAxis.from_dict(document["time"]))
+    counts = _counts(document)
     for kind, count in counts.items():
         for part in (kind,) if isinstance(kind, str) else kind:
             check_name(part, "type")
-        declared = graph.schema.of(kind)
+        declared = schema.of(kind)
         for name, attribute in declared.items():
             _check_declared(path, kind, name, attribute)
-        store = graph.get_node_store(kind) if isinstance(kind, str) else graph.get_edge_store(*kind)
-        for name, value in read_table(path / _table(kind), declared, count).items():
-            store[name] = value
-        if isinstance(kind, str) and not store.can_infer_num_nodes:
-            store.num_nodes = count
+        if isinstance(kind, str) and (nodes is None or kind in nodes):
+            tables.nodes[kind] = read_table(path / _table(kind), declared, count)
+        elif not isinstance(kind, str) and (edges is None or kind in edges):
+            tables.edges[kind] = read_table(path / _table(kind), declared, count)
     for described in document["signals"]:
         kind = described["of"] if isinstance(described["of"], str) else edge_type(described["of"])
         check_name(described["name"], "signal")
-        graph.size_of(kind)  # refuses a type that does not exist before its name becomes part of a path
-        graph.add_signal(kind, described["name"], _read_signal(path, kind, described, in_memory))
-    return graph
+        if kind not in counts:  # refused before its name becomes part of a path
+            raise BundleError("a signal belongs to a type that does not exist", file=path / GRAPH, field="signals",
+                              value=label(kind), remedy=_AGAIN)
+        if kind in tables.nodes or kind in tables.edges:
+            signal = _read_signal(path, kind, described, in_memory)
+            tables.signals.setdefault(kind, {})[described["name"]] = signal
+    for name in document.get("tables", []):
+        check_name(name, "table")
+        tables.tables[name] = path / f"{name}.parquet"
+    return tables
 
 
 def _check_declared(path: Path, kind: GraphType, name: str, attribute: Attribute) -> None:
     check_name(name, "attribute")
-    if attribute.dtype != "str" and attribute.dtype not in DTYPES:
+    if attribute.dtype not in ("str", GEOMETRY, *DTYPES):
         raise BundleError("unknown data type", file=path / GRAPH, field=f"{label(kind)}.{name}",
-                          value=attribute.dtype, remedy=f"known are str, {', '.join(DTYPES)}")
+                          value=attribute.dtype, remedy=f"known are str, {GEOMETRY}, {', '.join(DTYPES)}")
 
 
 def _read_signal(path: Path, kind: GraphType, described: dict[str, Any],

@@ -16,7 +16,8 @@ from torch_geometric.data import HeteroData
 
 from stgraph.errors import InputError
 from stgraph.graph.dynamic import DynamicHeteroGraph
-from stgraph.graph.schema import DTYPES, Attribute, EdgeType, GraphType, Schema, edge_type, label
+from stgraph.graph.geometry import Geometry
+from stgraph.graph.schema import GEOMETRY, Attribute, EdgeType, GraphType, Schema, edge_type, label, torch_dtype
 from stgraph.graph.time import TimeAxis
 
 if TYPE_CHECKING:
@@ -124,7 +125,11 @@ def to_geopandas(graph: DynamicHeteroGraph) -> dict[GraphType, geopandas.GeoData
         known = np.isfinite(places[kind]).all(1)
         points = np.full(len(known), None, dtype=object)
         points[known] = shapely.points(places[kind][known])
-        columns = {name: values for name, values in _plain(graph, kind).items() if name != "lonlat"}
+        if "geometry" in store and isinstance(store.geometry, Geometry):
+            points = store.geometry.shapely()
+        columns = {name: values for name, values in _plain(graph, kind).items() if name not in ("lonlat", "geometry")}
+        if "lonlat" in store and points is not None and "geometry" in store:
+            columns["lonlat"] = places[kind].tolist()
         out[kind] = geopandas.GeoDataFrame(columns, index=range(len(known)), geometry=points, crs="EPSG:4326")
     for kind in graph.edge_types:
         sources, destinations = graph[kind].edge_index.cpu().numpy()
@@ -159,7 +164,9 @@ def from_geopandas(tables: Mapping[GraphType, geopandas.GeoDataFrame]) -> Dynami
         columns = {name: list(table[name]) for name in table.columns if name != table.geometry.name}
         if header is None:
             columns.setdefault("node_id", [str(one) for one in table.index])
-        if header is None or "lonlat" in graph.schema.of(kind):
+        if "geometry" in graph.schema.of(kind):
+            columns["geometry"] = list(table.geometry)
+        elif header is None or "lonlat" in graph.schema.of(kind):
             columns["lonlat"] = _lonlat(kind, table)
         _fill(graph, kind, columns, len(table))
         positions[kind] = {one: position for position, one in enumerate(_ids(graph, kind))}
@@ -301,8 +308,8 @@ def _ids(graph: DynamicHeteroGraph, kind: str) -> list[Any]:
 
 def _plain(graph: DynamicHeteroGraph, kind: GraphType) -> dict[str, list[Any]]:
     """Attributes of a type as lists of plain values, one entry per node or edge."""
-    return {name: value.tolist() for name, value in graph._store(kind).items()
-            if name not in ("edge_index", "num_nodes")}
+    return {name: list(value.shapely()) if isinstance(value, Geometry) else value.tolist()
+            for name, value in graph._store(kind).items() if name not in ("edge_index", "num_nodes")}
 
 
 def _records(graph: DynamicHeteroGraph, kind: GraphType) -> list[dict[str, Any]]:
@@ -335,9 +342,13 @@ def _fill(graph: DynamicHeteroGraph, kind: GraphType, columns: Mapping[str, Sequ
 
 
 def _values(field: str, values: Sequence[Any], declared: Attribute | None) -> Any:
+    if declared is not None and declared.dtype == GEOMETRY:
+        return Geometry.from_shapely(values)
     if declared is not None and len(values) == 0:
         shape = (0, *(int(one) for one in declared.shape[1:]))
-        return np.zeros(shape, "U1") if declared.dtype == "str" else torch.zeros(shape, dtype=DTYPES[declared.dtype])
+        if declared.dtype == "str":
+            return np.zeros(shape, "U1")
+        return torch.zeros(shape, dtype=torch_dtype(declared.dtype))
     try:
         found = np.asarray(values, dtype=None if declared is None else declared.dtype)
         if found.dtype.kind == "U" and found.ndim == 1 and not all(isinstance(one, str) for one in values):

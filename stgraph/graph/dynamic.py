@@ -14,6 +14,7 @@ from torch_geometric.data import HeteroData
 
 from stgraph.errors import InputError
 from stgraph.graph.csr import CSR, build_csr
+from stgraph.graph.geometry import Geometry
 from stgraph.graph.schema import Attribute, EdgeType, GraphType, Schema, check_unit, infer, label
 from stgraph.graph.signal import Signal
 from stgraph.graph.time import TimeAxis
@@ -21,6 +22,7 @@ from stgraph.graph.time import TimeAxis
 if TYPE_CHECKING:
     import geopandas
     import networkx
+    import pyarrow as pa
     import scipy.sparse
 
 
@@ -62,19 +64,21 @@ class DynamicHeteroGraph(HeteroData):
     Attributes:
         time: The time axis; None for a graph without signals.
         schema: Declared attributes of every type.
+        tables: Loose Arrow tables that travel with the graph, in memory or as paths of Parquet files.
     """
 
     time: TimeAxis | None
     schema: Schema
+    tables: dict[str, Any]
 
     def __init__(self, _mapping: dict[Any, Any] | None = None, time: TimeAxis | None = None,
                  metadata: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        self.__dict__.update(time=time, schema=Schema(), _signals={}, _csr={},
+        self.__dict__.update(time=time, schema=Schema(), _signals={}, _csr={}, tables={},
                              _metadata=Provenance(metadata or {}))
         super().__init__(_mapping, **kwargs)
 
     def __setattr__(self, key: str, value: Any) -> None:
-        if key in ("time", "schema", "metadata"):
+        if key in ("time", "schema", "metadata", "tables"):
             object.__setattr__(self, key, value)
         else:
             super().__setattr__(key, value)
@@ -110,7 +114,7 @@ class DynamicHeteroGraph(HeteroData):
         if store.can_infer_num_nodes:
             return int(store.num_nodes)
         for value in store.values():
-            if isinstance(value, (Tensor, np.ndarray)) and value.ndim:
+            if isinstance(value, (Tensor, np.ndarray, Geometry)) and value.ndim:
                 return int(value.shape[0])
         raise InputError("the number of nodes is not known", field=kind, remedy=f"set graph['{kind}'].num_nodes")
 
@@ -167,7 +171,22 @@ class DynamicHeteroGraph(HeteroData):
         return dict(self._signals.get(kind, {}))
 
     # ---------------------------------------------------------------- schema
-    def declare(self, kind: GraphType, attribute: str, unit: str | None = None, description: str = "") -> Attribute:
+    def table(self, name: str) -> pa.Table:
+        """A loose table by name.
+
+        Raises:
+            InputError: where there is no such table.
+        """
+        import pyarrow.parquet as pq
+
+        if name not in self.tables:
+            raise InputError("the graph has no such table", field="tables", value=name,
+                             remedy=f"choose among {', '.join(self.tables)}" if self.tables else "it has none")
+        found = self.tables[name]
+        return pq.read_table(found) if isinstance(found, Path) else found
+
+    def declare(self, kind: GraphType, attribute: str, unit: str | None = None, description: str = "",
+                categories: Sequence[str] | None = None) -> Attribute:
         """Declare what an attribute is; its data type and shape are read off its present value.
 
         Args:
@@ -175,6 +194,7 @@ class DynamicHeteroGraph(HeteroData):
             attribute: Name of an attribute that is set.
             unit: SI unit of its values.
             description: What it means, in words.
+            categories: The words that the codes of an ``int32`` attribute stand for.
 
         Returns:
             The declaration, as put into :attr:`schema`.
@@ -189,7 +209,11 @@ class DynamicHeteroGraph(HeteroData):
                              remedy="assign it, then declare it")
         check_unit(unit)
         found = infer(attribute, store[attribute], self._letter(kind))
-        declared = Attribute(found.dtype, found.shape, unit or found.unit, description or found.description)
+        if categories is not None and found.dtype != "int32":
+            raise InputError("codes of words are int32", field=f"{label(kind)}.{attribute}", value=found.dtype,
+                             remedy="convert them with .int()")
+        declared = Attribute(found.dtype, found.shape, unit or found.unit, description or found.description,
+                             None if categories is None else tuple(categories))
         self.schema.of(kind)[attribute] = declared
         return declared
 
@@ -436,7 +460,7 @@ class DynamicHeteroGraph(HeteroData):
     # ---------------------------------------------------------------- copies
     def __copy__(self) -> DynamicHeteroGraph:
         out = super().__copy__()
-        out.__dict__.update(schema=self.schema.copy(), _csr=dict(self._csr),
+        out.__dict__.update(schema=self.schema.copy(), _csr=dict(self._csr), tables=dict(self.tables),
                             _metadata=Provenance(self.__dict__["_metadata"]),
                             _signals={kind: dict(found) for kind, found in self._signals.items()})
         return out

@@ -5,25 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from stgraph.errors import InputError
 from stgraph.units import unit as unit_named
 
+if TYPE_CHECKING:
+    import torch
+
 EdgeType: TypeAlias = tuple[str, str, str]
 GraphType: TypeAlias = str | EdgeType
 
-DTYPES: dict[str, torch.dtype] = {
-    "bool": torch.bool, "uint8": torch.uint8, "int8": torch.int8, "int16": torch.int16, "int32": torch.int32,
-    "int64": torch.int64, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64,
-}
-"""Tensor types that an attribute may have; texts are numpy arrays and are called ``str``."""
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+"""Types of the numbers of an attribute; texts are numpy arrays and are called ``str``, shapes ``geometry``."""
+GEOMETRY = "geometry"
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 KNOWN: dict[str, tuple[str | None, str]] = {
@@ -47,25 +45,30 @@ class Attribute:
     """One declared attribute of a node or edge type.
 
     Args:
-        dtype: A key of :data:`DTYPES`, or ``str``.
+        dtype: One of :data:`DTYPES`, ``str``, or ``geometry``.
         shape: Sizes; the letter ``N`` or ``E`` stands for the number of nodes or edges.
         unit: SI unit of the values; None where it was never said.
         description: What it means, in words.
+        categories: The words that the codes ``0, 1, ...`` of an ``int32`` attribute stand for; None: plain numbers.
     """
 
     dtype: str
     shape: tuple[str | int, ...]
     unit: str | None = None
     description: str = ""
+    categories: tuple[str, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"dtype": self.dtype, "shape": list(self.shape), "unit": self.unit, "description": self.description}
+        value = {"dtype": self.dtype, "shape": list(self.shape), "unit": self.unit, "description": self.description}
+        return value if self.categories is None else value | {"categories": list(self.categories)}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Attribute:
         """The reverse of :meth:`to_dict`."""
-        return cls(value["dtype"], tuple(value["shape"]), value["unit"], value["description"])
+        words = value.get("categories")
+        return cls(value["dtype"], tuple(value["shape"]), value["unit"], value["description"],
+                   None if words is None else tuple(str(word) for word in words))
 
 
 @dataclass
@@ -147,17 +150,23 @@ def describe(value: Any, letter: str) -> tuple[str, tuple[str | int, ...]]:
     """Data type and shape of an attribute; its first axis (the second of an edge index) is named by the letter.
 
     Args:
-        value: A tensor, or a numpy array of texts.
+        value: A tensor, a numpy array of texts, or shapes.
         letter: ``N`` for nodes, ``E`` for edges.
 
     Raises:
         InputError: for a value that a graph cannot hold.
     """
+    from torch import Tensor
+
+    from stgraph.graph.geometry import Geometry
+
     if isinstance(value, Tensor):
-        if value.dtype not in _NAMES:
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
             raise InputError("a graph does not hold this type of numbers", field="dtype", value=value.dtype,
                              remedy=f"convert it to one of {', '.join(DTYPES)}")
-        dtype = _NAMES[value.dtype]
+    elif isinstance(value, Geometry):
+        dtype = GEOMETRY
     elif isinstance(value, np.ndarray) and value.dtype.kind == "U":
         dtype = "str"
     elif isinstance(value, np.ndarray):
@@ -171,6 +180,14 @@ def describe(value: Any, letter: str) -> tuple[str, tuple[str | int, ...]]:
         raise InputError("an attribute has one entry per node or edge, not a single value", field="shape", value=value,
                          remedy="put single values into graph.metadata")
     return dtype, (letter, *value.shape[1:])
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The torch type of a name of :data:`DTYPES`."""
+    import torch
+
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def infer(name: str, value: Any, letter: str) -> Attribute:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stgraph.errors import InputError
+from stgraph.graph.geometry import Geometry
 from stgraph.graph.schema import EdgeType, GraphType
 from stgraph.graph.signal import Signal
 from stgraph.graph.time import TimeAxis, instant
@@ -176,7 +177,7 @@ def _select(target: Any, source: Any, chosen: Tensor, size: int) -> None:
             continue
         if isinstance(value, Tensor) and value.dim() and value.shape[0] == size:
             target[name] = value.index_select(0, chosen.to(value.device))
-        elif isinstance(value, np.ndarray) and value.ndim and value.shape[0] == size:
+        elif isinstance(value, (np.ndarray, Geometry)) and value.ndim and value.shape[0] == size:
             target[name] = value[chosen.numpy()]
 
 

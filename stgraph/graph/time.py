@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
-import pandas as pd
 
 from stgraph.errors import InputError
 
@@ -101,6 +100,8 @@ class TimeAxis:
         utc = np.asarray(utc, dtype=np.int64)
         if zone(self.tz) == ZoneInfo("UTC"):
             return utc
+        import pandas as pd  # here: building a map needs no calendar
+
         index = pd.DatetimeIndex(utc.astype("datetime64[s]")).tz_localize("UTC").tz_convert(self.tz)
         return index.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
 
@@ -184,6 +185,8 @@ def seconds(interval: str | int) -> int:
     Raises:
         InputError: for a text that is not a whole, positive number of seconds.
     """
+    import pandas as pd
+
     try:
         value = pd.Timedelta(interval if isinstance(interval, str) else f"{interval}s").total_seconds()
     except ValueError:
@@ -200,6 +203,8 @@ def instant(text: str, tz: str = "UTC") -> int:
     Raises:
         InputError: for a text that is not a time, or a clock time that does not exist or exists twice in the zone.
     """
+    import pandas as pd
+
     try:
         stamp = pd.Timestamp(text)
         if stamp is pd.NaT:
@@ -218,6 +223,8 @@ def _local_to_utc(clock: np.ndarray, tz: str) -> np.ndarray:
     the first."""
     if zone(tz) == ZoneInfo("UTC"):
         return clock
+    import pandas as pd
+
     index = pd.DatetimeIndex(clock.astype("datetime64[s]"))
     utc = index.tz_localize(tz, nonexistent="shift_forward", ambiguous=np.ones(len(index), bool)).tz_convert("UTC")
     return utc.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stgraph.errors import InputError
+from stgraph.graph.geometry import Geometry
 from stgraph.graph.schema import EdgeType, GraphType, check_name, label
 from stgraph.graph.signal import Signal
 from stgraph.graph.snapshot import lives
@@ -84,7 +85,7 @@ def _check_attributes(graph: DynamicHeteroGraph, kind: GraphType) -> None:
     size = graph.size_of(kind)
     for name, value in graph._store(kind).items():
         check_name(name, "attribute")
-        if name in ("edge_index", "num_nodes") or not isinstance(value, (Tensor, np.ndarray)):
+        if name in ("edge_index", "num_nodes") or not isinstance(value, (Tensor, np.ndarray, Geometry)):
             continue
         if value.ndim and value.shape[0] != size:
             raise InputError(f"an attribute has one entry per {'node' if isinstance(kind, str) else 'edge'}",
