@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def save(graph: DynamicHeteroGraph | GraphTables, path: Path | str) -> None:
     path = Path(path)
     if isinstance(graph, GraphTables):
         parts: GraphTables = graph
-        _check_target(cast("dict[GraphType, dict[str, Signal]]", parts.signals), parts.tables, path)
+        _check_target(parts.signals, parts.tables, path)
         parts.validate()
         _check_plain(parts.metadata)
         sizes: dict[GraphType, int] = {kind: len(table) for kind, table in parts.items()}

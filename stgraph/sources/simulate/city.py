@@ -17,10 +17,14 @@ from stgraph.sources.simulate.incidents import draw_incidents, event_table
 from stgraph.sources.simulate.layout import lay_out, plan_of
 from stgraph.sources.simulate.network import RoadNetwork
 from stgraph.sources.simulate.observe import draw_observed, place_sensors, sensor_distances, true_readings, with_noise
+from stgraph.sources.simulate.osm import write_osm
 from stgraph.sources.simulate.trips import drive_trips
 
 START = pd.Timestamp("2024-03-04T00:00:00Z")
 """First instant of every simulated city, a Monday; its clock is UTC."""
+
+MAP = "roads.osm.pbf"
+"""The file of the map."""
 
 FARTHEST = 10_000.0
 """Longest road distance between sensors that is reported, m."""
@@ -143,9 +147,9 @@ def write_source_files(city: SimulatedCity, folder: Path | str) -> dict[str, Pat
     """Write what a user would have of the city, so that it can enter by the same door as real data.
 
     ``readings.npz`` (``speed`` m/s and ``flow`` veh/h ``[T, N]`` with NaN for missing, ``timestamp`` seconds UTC,
-    ``sensor_id``), ``sensors.csv``, ``distances.csv``, ``junctions.csv``, ``segments.csv``, ``events.parquet``,
-    ``trips.parquet`` (``trip, time, lon, lat``), ``trip_segments.parquet`` (the truth), ``simulated.json`` (how it was
-    made). Other files of the folder stay as they are.
+    ``sensor_id``), ``sensors.csv``, ``distances.csv``, ``roads.osm.pbf`` (the map, as from OpenStreetMap),
+    ``junctions.csv``, ``segments.csv``, ``events.parquet``, ``trips.parquet`` (``trip, time, lon, lat``),
+    ``trip_segments.parquet`` (the truth), ``simulated.json`` (how it was made). Other files of the folder stay as they are.
 
     Returns:
         Path of each file by its name without ending.
@@ -167,10 +171,12 @@ def write_source_files(city: SimulatedCity, folder: Path | str) -> dict[str, Pat
                 table.to_csv(work, index=False)
             else:
                 table.to_parquet(work, index=False)
+    write_osm(city.network, folder / MAP)
     write_json(folder / "simulated.json", {
         "description": "A simulated city: made up by a traffic simulation, not measured anywhere.", **city.settings,
         "units": {"speed": "m/s", "flow": "veh/h", "distance_m": "m"}, "tz": "UTC"})
-    return {Path(name).stem: folder / name for name in ("readings.npz", *tables, "simulated.json")}
+    return {Path(name).name.split(".")[0]: folder / name
+            for name in ("readings.npz", *tables, MAP, "simulated.json")}
 
 
 def _given(value: Any, otherwise: Any) -> Any:
