@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,21 @@ def read_json(path: Path | str) -> Any:
         raise InputError("no such file", file=path, remedy="check the path") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"not readable as JSON: {error}", file=path, remedy="make the file again") from error
+
+
+def peak_memory_mb() -> float:
+    """Most memory this process has held at once, MB (2^20 bytes).
+
+    Linux says it since the program was started; elsewhere the figure may include that of the process that started it.
+    """
+    import resource
+
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def _flush(path: Path, deep: bool = True) -> None:

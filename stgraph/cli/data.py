@@ -158,11 +158,20 @@ def build(
 
     Example: stgraph data build melbourne_scats ../shared/data/melbourne_scats -o melbourne.stg
     """
-    from stgraph.datasets import build_source, card
-    from stgraph.sources.sensors import build_sensors
+    from stgraph.datasets import build_source, card, edges_per_step
 
-    source, options = build_source(card(name), folder or Path("data") / name)
-    _, report = build_sensors(source, **options, out=str(out or f"{name}.stg"))
+    files = folder or Path("data") / name
+    source, options = build_source(card(name), files)
+    options["out"] = str(out or f"{name}.stg")
+    lists = edges_per_step(card(name), files)
+    if lists is None:
+        from stgraph.sources.sensors import build_sensors
+
+        _, report = build_sensors(source, **options)
+    else:
+        from stgraph.sources.dynamic_edges import build_dynamic
+
+        _, report = build_dynamic(source, lists, **options)
     if json:
         print_json(report)
     note(f"{report['out']}: {report['sensors']:,} sensors, {report['steps']:,} steps, {report['edges']:,} edges")

@@ -16,6 +16,8 @@ from stgraph.datasets.schema import FILE_OPTIONS, Card, load_card
 from stgraph.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from stgraph.sources.readings import Readings
 
 _PACKAGE = "stgraph_datasets"
@@ -79,15 +81,36 @@ def read(card: Card, folder: Path | str) -> Readings:
     if name is None:
         raise InputError("this set is in a usual form and has no reader", field="name", value=card.name,
                          remedy=f"run: {build_line(card, folder)}")
+    readings: Readings = _from_reader(card, folder, "read", card.build.get("reader_options", {}))
+    return readings
+
+
+def edges_per_step(card: Card, folder: Path | str) -> pd.DataFrame | None:
+    """The edges of each step, for :func:`stgraph.sources.dynamic_edges.build_dynamic`; None for sets without.
+
+    Args:
+        card: Any card.
+        folder: Where its files lie.
+
+    Raises:
+        InputError: where a file is missing or not of the expected form.
+    """
+    name = card.build.get("reader")
+    if name is None or not hasattr(_reader(name), "edges_per_step"):
+        return None
+    lists: pd.DataFrame = _from_reader(card, folder, "edges_per_step", {})
+    return lists
+
+
+def _from_reader(card: Card, folder: Path | str, function: str, options: dict[str, Any]) -> Any:
     located = card.locate(folder)
     try:
-        readings: Readings = _reader(name).read(located, **card.build.get("reader_options", {}))
+        return getattr(_reader(card.build["reader"]), function)(located, **options)
     except (KeyError, ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"not of the form its card describes: {error}", file=next(iter(located.values())).parent,
                          field=card.name, remedy=f"run: stgraph data verify {card.name} {folder}") from error
-    return readings
 
 
 def build_options(card: Card) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from stgraph.errors import InputError
 from stgraph.evaluate.metrics import MaskedErrors, SlicedErrors
+from stgraph.io import peak_memory_mb
 from stgraph.models import CONTROLS, Forecaster, model_class
 from stgraph.version import versions
 from stgraph.windows import City, PartBatches, Window, loader
@@ -182,7 +182,7 @@ def _record(model: Forecaster, city: City, part: str, scorers: dict[str, _Scorer
         | {"sensor": _by_sensor(city, scorers["model"].errors)},
         "seed": None,
         "seconds": seconds,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
         "device": device,
         "versions": versions(),
     }

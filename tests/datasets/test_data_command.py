@@ -23,7 +23,7 @@ def test_list_gives_every_card():
     answer, people, code = run("list")
     assert code == 0
     by_name = {one["name"]: one for one in answer["datasets"]}
-    assert len(by_name) == 27
+    assert len(by_name) == 28
     assert by_name["metr_la"] | {"title": ""} == {
         "name": "metr_la", "title": "", "type": "road", "place": "Los Angeles, California, USA", "nodes": 207,
         "steps": 34272, "interval": "5min", "quantity": "speed", "unit": "mph",
