@@ -8,6 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from stgraph.cli.build_events import events
+from stgraph.cli.build_moving import dynamic, moving
+from stgraph.cli.build_osm import osm
+from stgraph.cli.build_raster import raster
+from stgraph.cli.build_roads import roads
+from stgraph.cli.build_trips import trips
 from stgraph.cli.shared import note, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Make a graph bundle (.stg) from what you have.")
@@ -73,6 +79,15 @@ Edges = Annotated[Path | None, _option("--edges", _EDGE,
     "CSV or Parquet of edges: from, to and distance_m (or cost) or weight.")]
 DistanceUnit = Annotated[str | None, _option("--distance-unit", _EDGE,
     "Unit of the distances in --edges: m, km, mile. Default: m.")]
+RoadMap = Annotated[Path | None, _option("--roads", _EDGE,
+    "Bundle of roads: sensors are put on segments, and edges are shortest ways by road in driving direction, up to "
+    "--radius (default: 10000 m).")]
+HeadingKey = Annotated[str | None, _option("--heading-key", _EDGE,
+    "--roads: column of --locations with the direction a sensor watches: degrees, or N, NE, northbound.")]
+RoadNameKey = Annotated[str | None, _option("--road-name-key", _EDGE,
+    "--roads: column of --locations with the name of the road: I-880 N, US 101, Main Street.")]
+AttachLimit = Annotated[float, _option("--attach-limit", _EDGE,
+    "--roads: farthest a sensor may be from its road in metres. Default: 50.")]
 EdgeRule = Annotated[Rule, _option("--edge-rule", _EDGE,
     "auto: what is given, by the Gaussian kernel where it is distances; else the nearest, where places are "
     "known. given: as it is. gaussian: exp(-d^2/sigma^2), not below --threshold. distance: all within "
@@ -116,6 +131,10 @@ def sensors(
     adjacency_key: AdjacencyKey = None,
     edges: Edges = None,
     distance_unit: DistanceUnit = None,
+    roads: RoadMap = None,
+    heading_key: HeadingKey = None,
+    road_name_key: RoadNameKey = None,
+    attach_limit: AttachLimit = 50.0,
     edge_rule: EdgeRule = Rule.AUTO,
     neighbours: Neighbours = 8,
     radius: Radius = None,
@@ -156,6 +175,10 @@ def _show(report: dict[str, Any]) -> None:
                           f"{report['steps']:,} steps")
     table.add_row("observed", f"{100 * report['observed_share']:.4g} %; {report['gaps']} gaps in time, the longest "
                               f"{report['longest_gap_steps']} steps")
+    if "roads" in report:
+        notes = "".join(f"; {count} {what}" for what, count in report["attach_notes"].items())
+        table.add_row("on roads", f"{report['attached']:,} on {report['roads']}, at most "
+                                  f"{report['attach_distance_m']['max']:.4g} m away{notes}")
     sigma = f", sigma {report['sigma_m']:,.0f} m" if "sigma_m" in report else ""
     table.add_row("edges", f"{report['edges']:,} ({report['edge_rule']}{sigma})")
     for what, label in (("without_location", "without a place"), ("unused_locations", "places of no sensor"),
@@ -171,3 +194,12 @@ def _show(report: dict[str, Any]) -> None:
         note(f"Note: {warning}", style="yellow")
     stem = Path(report["out"]).stem
     note(f"Next: stgraph train --data {report['out']} --model stid --out runs/{stem}")
+
+
+app.command()(roads)
+app.command()(trips)
+app.command()(raster)
+app.command()(moving)
+app.command()(dynamic)
+app.command()(osm)
+app.command()(events)
