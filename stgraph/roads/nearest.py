@@ -86,8 +86,8 @@ class SegmentIndex:
         along = roads.line_metres[point + 1] - start
         size = np.hypot(along[:, 0], along[:, 1])
         self._segment = np.repeat(street, legs)  # of each leg, ascending
-        self._before = roads._along[point]
-        self._extent = roads._along[point + 1] - self._before
+        self._before = roads.along[point]
+        self._extent = roads.along[point + 1] - self._before
         self._heading = roads.heading(self._segment, self._before + self._extent / 2)
         inverse = np.divide(1.0, size * size, out=np.zeros(len(size)), where=size > 0)
         self._leg = np.column_stack([start, along, inverse])

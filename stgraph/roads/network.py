@@ -122,7 +122,7 @@ class Roads:
         return self.to_metres(self.line_xy)
 
     @cached_property
-    def _along(self) -> np.ndarray:
+    def along(self) -> np.ndarray:
         """Way from the start of its line to each point, scaled to the length of the segment, ``[P]`` m."""
         step = np.zeros(len(self.line_xy))
         step[1:] = np.linalg.norm(np.diff(self.line_xy, axis=0), axis=1) if self.metric else \
@@ -141,7 +141,7 @@ class Roads:
     @cached_property
     def _keys(self) -> np.ndarray:
         """Ascending over all points, so that one search finds the leg of any offset on any segment."""
-        return self._along + np.repeat(np.arange(len(self.tail)) * self._stride, np.diff(self.line_ptr))
+        return self.along + np.repeat(np.arange(len(self.tail)) * self._stride, np.diff(self.line_ptr))
 
     def _leg(self, segment: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """First point of the leg that holds each offset, and the share of the leg before it."""
@@ -149,8 +149,8 @@ class Roads:
         offset = np.clip(offset, 0.0, self.length[segment])
         found = np.searchsorted(self._keys, segment * self._stride + offset, side="right") - 1
         found = np.clip(found, self.line_ptr[segment], self.line_ptr[segment + 1] - 2)
-        size = self._along[found + 1] - self._along[found]
-        return found, np.clip((offset - self._along[found]) / np.where(size > 0, size, 1.0), 0.0, 1.0)
+        size = self.along[found + 1] - self.along[found]
+        return found, np.clip((offset - self.along[found]) / np.where(size > 0, size, 1.0), 0.0, 1.0)
 
     def _step(self, leg: np.ndarray) -> np.ndarray:
         """From the first to the second point of legs, in the network's coordinates, the short way round the globe."""
@@ -222,9 +222,14 @@ def reverse_segments(tail: np.ndarray, head: np.ndarray, line_ptr: np.ndarray, l
     back = np.add.reduceat(point * powers[np.repeat(size, size) - 1 - place], line_ptr[:-1])
     one, other = _mix(tail.astype(np.uint64)), _mix(head.astype(np.uint64))
     there, back_again = front ^ _mix(one * np.uint64(3) + other), back ^ _mix(other * np.uint64(3) + one)
+    # of streets that lie on each other the first goes with the first, the second with the second
     order = np.argsort(there, kind="stable")
-    found = order[np.clip(np.searchsorted(there[order], back_again), 0, count - 1)]
-    same = (there[found] == back_again) & (found != np.arange(count))
+    keys = there[order]
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count) - np.searchsorted(keys, keys)
+    place = np.searchsorted(keys, back_again) + rank
+    found = order[np.minimum(place, count - 1)]
+    same = (place < count) & (there[found] == back_again) & (found != np.arange(count))
     reverse[same] = found[same]
     return reverse
 

@@ -29,7 +29,7 @@ Places = Any
 """A list or array of ids of junctions ``[n]``; or a tuple of two, segments ``[n]`` and metres after their starts."""
 
 SMALLEST = 1e-9
-"""Least cost of a segment in the search: an entry of zero would be no entry of a sparse matrix."""
+"""Least cost of a segment in the search: a sparse matrix need not keep an entry of zero."""
 
 
 @dataclass(frozen=True)

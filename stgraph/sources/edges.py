@@ -73,7 +73,8 @@ def make_edges(rule: EdgeRule, lonlat: np.ndarray, ids: list[str], given: Pairs 
         rule: The rule.
         lonlat: ``[N, 2]`` degrees, NaN where unknown.
         ids: Names of the sensors.
-        given: Pairs of an adjacency or an edge list; their distances are taken before those of coordinates.
+        given: Pairs of an adjacency, an edge list or ways by road; their distances are taken before those of
+            coordinates. Where there is not one pair there is no edge.
 
     Raises:
         InputError: where the rule needs what was not given.
@@ -94,6 +95,8 @@ def make_edges(rule: EdgeRule, lonlat: np.ndarray, ids: list[str], given: Pairs 
                          remedy="give --locations, or --edges with a column distance_m")
     if name == "distance" and rule.radius is None:
         raise InputError("the rule needs a radius", field="radius", remedy="give --radius in metres")
+    if given is not None and not len(given.source):
+        return _finish(given, np.zeros(0), name)
     if name == "knn":
         pairs = nearest_pairs(lonlat, ids, rule.neighbours) if given is None else _nearest(given, ids, rule.neighbours)
         return _finish(pairs, np.ones(len(pairs.source)), name)

@@ -92,6 +92,9 @@ def from_tables(chosen: RoadOptions) -> Network:
     edges = nodes if nodes.arrays and chosen.nodes == chosen.edges else \
         read_columns(str(chosen.edges), chosen.geometry_key)
     place, degrees, used = _places(nodes, chosen)
+    if not len(place):
+        raise InputError("there are no junctions", file=nodes.file, field="nodes", value="0 rows",
+                         remedy="export the file again")
     plane = choose_plane(place, nodes.file, crs_of(chosen, nodes), chosen.coordinate_unit, degrees)
     ids, id_column = _junction_ids(nodes, chosen, len(place))
     source, target, ends_used, by = _ends(edges, chosen, ids, nodes)
@@ -148,9 +151,6 @@ def _places(nodes: Columns, chosen: RoadOptions) -> tuple[np.ndarray, bool, set[
 
 def _junction_ids(nodes: Columns, chosen: RoadOptions, count: int) -> tuple[np.ndarray, set[str]]:
     """Ids ``[J]``, numbers from 0 where the source has none, and the column they stand in."""
-    if not count:
-        raise InputError("there are no junctions", file=nodes.file, field="nodes", value="0 rows",
-                         remedy="export the file again")
     name = nodes.find("node_id_key", chosen.node_id_key, NODE_IDS)
     if name is None:
         return np.arange(count), set()

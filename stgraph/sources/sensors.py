@@ -16,6 +16,7 @@ from stgraph.errors import InputError
 from stgraph.graph import DynamicHeteroGraph, Signal, TimeAxis, data_sha256, save
 from stgraph.graph.time import seconds, zone
 from stgraph.io import sha256
+from stgraph.roads.attach import LIMIT
 from stgraph.sources import values as raw
 from stgraph.sources.clock import (
     Layout,
@@ -34,7 +35,8 @@ from stgraph.sources.locations import Placed, Places, place_sensors, places_of, 
 from stgraph.sources.pairs import Pairs, list_pairs, read_adjacency, read_edges
 from stgraph.sources.read import Found, ReadOptions, read_readings
 from stgraph.sources.readings import Readings
-from stgraph.sources.tables import check_names, form_of, names, table_columns
+from stgraph.sources.road_distances import OnRoads, put_on_roads
+from stgraph.sources.tables import check_names, form_of, names, read_table, table_columns
 from stgraph.units import QUANTITIES
 
 SIGNAL = "readings"
@@ -72,6 +74,10 @@ class SensorOptions:
     adjacency_key: str | None = None
     edges: str | None = None
     distance_unit: str | None = None
+    roads: str | None = None
+    heading_key: str | None = None
+    road_name_key: str | None = None
+    attach_limit: float = LIMIT
     edge_rule: str = "auto"
     neighbours: int = 8
     radius: float | None = None
@@ -100,7 +106,7 @@ class SensorOptions:
         return shlex.join(words)
 
 
-_FILES = ("locations", "adjacency", "edges", "out")
+_FILES = ("locations", "adjacency", "edges", "roads", "out")
 
 
 @dataclass
@@ -118,6 +124,9 @@ class _Timed:
 
 def build_sensors(source: Path | str | Readings, **options: Any) -> tuple[DynamicHeteroGraph, dict[str, Any]]:
     """Make a graph of sensors: nodes ``sensor``, edges ``sensor near sensor``, and the signal ``readings``.
+
+    With ``roads`` every sensor also has the id of its segment, ``segment_id`` (empty where it is on none), and
+    ``offset``, the metres after the start of that segment; edges are then ways by road, in driving direction.
 
     Values are stored in SI units as float32 ``[T, N, C]`` with a mask of what was observed; times as a regular axis in
     UTC that knows its zone. Whatever was repaired, dropped, or could not be matched is in the report and, but for the
@@ -137,20 +146,24 @@ def build_sensors(source: Path | str | Readings, **options: Any) -> tuple[Dynami
     started = time.perf_counter()
     chosen = _checked_options(options)
     found = _read(source, chosen)
-    placed = place_sensors(found.readings.ids or None, found.readings.values.shape[1],
-                           _places(chosen, found.readings))
+    places = _places(chosen, found.readings)
+    placed = place_sensors(found.readings.ids or None, found.readings.values.shape[1], places)
     check_names(placed.ids, found.readings.file, chosen.ids_key or "sensors")
     timed = _on_axis(found, placed.ids, chosen)
     channels = raw.channels_of(found.readings.values.shape[2], found.readings.channels, _split(chosen.channels),
                                chosen.quantity, chosen.unit, found.readings.file)
     signal = raw.to_signal(timed.values, channels)
     empty = _refuse_empty(signal, placed.ids, chosen, found.readings.file)
-    given = _given_pairs(chosen, found.readings, placed.ids)
+    on_roads = _on_roads(chosen, found.readings, placed, places)
+    given = on_roads.pairs if on_roads is not None else _given_pairs(chosen, found.readings, placed.ids)
     edges = make_edges(_rule(chosen), placed.lonlat, placed.ids, given)
-    warnings = [*timed.warnings, *_warnings(chosen, found, placed, signal, timed.axis)]
+    warnings = [*timed.warnings, *_warnings(chosen, found, placed, signal, timed.axis),
+                *(on_roads.warnings(placed.ids) if on_roads is not None else [])]
     report = _report(chosen, found, placed, timed, signal, edges, given, empty, warnings)
-    graph = _graph(placed, timed.axis, signal, edges)
-    graph.metadata = _metadata(chosen, found.readings.file, report)
+    if on_roads is not None:
+        report |= on_roads.report(placed.ids)
+    graph = _graph(placed, timed.axis, signal, edges, on_roads)
+    graph.metadata = _metadata(chosen, found.readings.file, report, on_roads)
     graph.validate()
     if chosen.out is not None:
         save(graph, chosen.out)
@@ -174,10 +187,19 @@ def _checked_options(options: dict[str, Any]) -> SensorOptions:
             ("day_start", chosen.day_start is not None and chosen.steps_per_day is None, "give --steps-per-day too"),
             ("weekdays_only", chosen.weekdays_only and chosen.steps_per_day is None, "give --steps-per-day too"),
             ("edges", chosen.edges is not None and chosen.adjacency is not None,
-             "give --adjacency or --edges, not both")):
+             "give --adjacency or --edges, not both"),
+            ("roads", chosen.roads is not None and (chosen.adjacency or chosen.edges) is not None,
+             "give --roads, --adjacency or --edges, only one of them"),
+            ("edge_rule", chosen.roads is not None and chosen.edge_rule == "given",
+             "with --roads edges are made of the ways by road: use gaussian, distance or knn"),
+            ("heading_key", chosen.heading_key is not None and chosen.roads is None, "give --roads too"),
+            ("road_name_key", chosen.road_name_key is not None and chosen.roads is None, "give --roads too")):
         if wrong:
             raise InputError("the options do not go together", field=field_name, value=getattr(chosen, field_name),
                              remedy=remedy)
+    if not 0 < chosen.attach_limit < np.inf:
+        raise InputError("out of range", field="attach_limit", value=chosen.attach_limit,
+                         remedy="give a positive number of metres")
     if chosen.out is not None and Path(chosen.out).suffix != ".stg":
         raise InputError("a graph is saved as a .stg bundle", field="out", value=chosen.out,
                          remedy="end the name in .stg")
@@ -236,6 +258,37 @@ def _given_pairs(chosen: SensorOptions, readings: Readings, ids: list[str]) -> P
     return list_pairs(table, ids, readings.file)
 
 
+def _on_roads(chosen: SensorOptions, readings: Readings, placed: Placed, places: Places | None) -> OnRoads | None:
+    """Sensors on the roads that were given, and the ways between them; None without roads."""
+    if chosen.roads is None:
+        return None
+    if places is None:
+        raise InputError("sensors without places cannot be put on roads", field="roads", value=Path(chosen.roads).name,
+                         remedy="give --locations")
+    heading, name = (_of_places(chosen, key, readings, placed, places) if key is not None else None
+                     for key in (chosen.heading_key, chosen.road_name_key))
+    return put_on_roads(chosen.roads, placed.lonlat, heading, None if name is None else names(name),
+                        chosen.attach_limit, chosen.radius)
+
+
+def _of_places(chosen: SensorOptions, key: str, readings: Readings, placed: Placed, places: Places) -> np.ndarray:
+    """Another column of the table of places, a value for each sensor; None where it has no row."""
+    if chosen.locations is not None:
+        column = read_table(chosen.locations, [key])[0][key].to_numpy(object)
+    else:
+        assert readings.locations is not None  # that is where the places are from
+        if key not in readings.locations:
+            raise InputError("no such column", file=readings.file, field=key, value=key,
+                             remedy=f"choose among {', '.join(map(str, readings.locations.columns))}")
+        column = readings.locations[key].to_numpy(object)
+    number = np.arange(len(column), dtype=np.float64)
+    matched = replace(places, lonlat=np.column_stack([number, number]))  # the same match, with rows for places
+    row = place_sensors(readings.ids or None, len(placed.ids), matched).lonlat[:, 0]
+    found = np.full(len(row), None, dtype=object)
+    found[~np.isnan(row)] = column[row[~np.isnan(row)].astype(np.int64)]
+    return found
+
+
 def _rule(chosen: SensorOptions) -> EdgeRule:
     return EdgeRule(chosen.edge_rule, chosen.neighbours, chosen.radius, chosen.threshold, chosen.sigma)
 
@@ -277,7 +330,8 @@ def _refuse_empty(signal: Signal, ids: list[str], chosen: SensorOptions, file: s
 
 
 # -------------------------------------------------------------------- graph and report
-def _graph(placed: Placed, axis: TimeAxis, signal: Signal, edges: Edges) -> DynamicHeteroGraph:
+def _graph(placed: Placed, axis: TimeAxis, signal: Signal, edges: Edges,
+           on_roads: OnRoads | None = None) -> DynamicHeteroGraph:
     graph = DynamicHeteroGraph(time=axis)
     graph["sensor"].node_id = np.asarray(placed.ids, dtype=str)
     graph["sensor"].lonlat = torch.from_numpy(np.ascontiguousarray(placed.lonlat, np.float64))
@@ -286,6 +340,13 @@ def _graph(placed: Placed, axis: TimeAxis, signal: Signal, edges: Edges) -> Dyna
     graph[NEAR].edge_weight = torch.from_numpy(edges.weight)
     if edges.distance is not None:
         graph[NEAR].distance = torch.from_numpy(edges.distance)
+    if on_roads is not None:
+        graph["sensor"].segment_id = on_roads.segment_id
+        graph["sensor"].offset = torch.from_numpy(on_roads.attached.offset)
+        graph.declare("sensor", "segment_id", description="id of the segment it stands on; empty where on none")
+        graph.declare("sensor", "offset", "m", "way from the start of the segment")
+        if edges.distance is not None:
+            graph.declare(NEAR, "distance", "m", "shortest way by road, in driving direction")
     graph.add_signal("sensor", SIGNAL, signal)
     return graph
 
@@ -341,16 +402,20 @@ def _report(chosen: SensorOptions, found: Found, placed: Placed, timed: _Timed, 
     return report
 
 
-def _metadata(chosen: SensorOptions, file: str, report: dict[str, Any]) -> dict[str, Any]:
+def _metadata(chosen: SensorOptions, file: str, report: dict[str, Any],
+              on_roads: OnRoads | None = None) -> dict[str, Any]:
     """Where the graph comes from; names of files, never their folders."""
     sources = []
-    for role, path in (("readings", file), *((role, getattr(chosen, role)) for role in _FILES if role != "out")):
+    files = [("readings", file), *((role, getattr(chosen, role)) for role in ("locations", "adjacency", "edges"))]
+    for role, path in files:
         if path:
             entry = {"role": role, "file": Path(path).name, "licence": chosen.licence,
                      "attribution": chosen.attribution}
             if Path(path).is_file():
                 entry["sha256"] = sha256(Path(path))
             sources.append({key: value for key, value in entry.items() if value})
+    if on_roads is not None:  # the map keeps its own licence
+        sources += [{"role": "roads", **one} for one in on_roads.sources] or [{"role": "roads", "file": on_roads.roads}]
     default = Path(chosen.out).stem if chosen.out else Path(file).stem
     return {"name": chosen.name or default or "sensors", "simulated": chosen.simulated, "sources": sources,
             "command": chosen.command(file or "READINGS"), "notes": report["warnings"],

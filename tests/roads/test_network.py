@@ -39,15 +39,20 @@ def test_the_other_direction_equals_brute_force() -> None:
     chance = np.random.default_rng(0)
     lines = [chance.integers(0, 3, (chance.integers(2, 5), 2)).astype(float) for _ in range(60)]
     lines += [line[::-1] for line in lines[:30]]
+    lines += [line.copy() for line in lines[:5]] + [line[::-1] for line in lines[:5]]  # streets that lie on each other
     ptr = np.concatenate([[0], np.cumsum([len(line) for line in lines])])
     names = {point: i for i, point in enumerate({tuple(line[i]) for line in lines for i in (0, -1)})}
     tail, head = (np.array([names[tuple(line[i])] for line in lines]) for i in (0, -1))
     found = reverse_segments(tail, head, ptr, np.concatenate(lines))
     for i, line in enumerate(lines):
-        others = [j for j, other in enumerate(lines) if j != i and np.array_equal(other, line[::-1])]
+        others = [j for j, other in enumerate(lines) if np.array_equal(other, line[::-1])]
+        alike = [j for j, other in enumerate(lines) if np.array_equal(other, line)]
         if np.array_equal(line, line[::-1]):
             continue  # a way out and back on itself is its own reverse
-        assert (found[i] in others) if others else found[i] == -1
+        number = alike.index(i)  # the first of a street goes with the first back, the second with the second
+        assert found[i] == (others[number] if number < len(others) else -1)
+        if found[i] >= 0:
+            assert found[found[i]] == i
 
 
 def test_parallel_segments_are_counted() -> None:

@@ -455,6 +455,17 @@ def test_files_that_are_something_else_are_refused(files):
             build_roads(lines=files / "lines.npz")
 
 
+def test_arrays_without_rows_are_refused(files):
+    none, some = np.zeros((0, 2)), np.zeros((4, 2)) + np.arange(4)[:, None] * 500
+    for options in ({}, {"coordinate_unit": "km"}, {"crs": "EPSG:25829"}):
+        np.savez(files / "none.npz", xy=none, u=np.zeros(0, int), v=np.zeros(0, int))
+        with pytest.raises(InputError, match="no junctions"):
+            built(files, "none.npz", "none.npz", **options)
+    np.savez(files / "none.npz", xy=some, u=np.zeros(0, int), v=np.zeros(0, int))
+    with pytest.raises(InputError, match="no segments"):
+        built(files, "none.npz", "none.npz")
+
+
 def test_a_network_that_is_one_way_throughout_is_remarked_on(files):
     assert any("--two-way" in said for said in built(files)[1]["warnings"])
     assert not any("--two-way" in said for said in built(files, two_way=True)[1]["warnings"])

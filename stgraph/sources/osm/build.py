@@ -161,6 +161,7 @@ def _read_extract(file: Path, options: OsmOptions) -> tuple[Roads, dict[str, Any
                     max_objects=options.max_objects)
     if on_foot:
         data.restrictions = []
+    give_back()
     return _network(data, on_foot, options.simplify, file)
 
 
@@ -184,6 +185,7 @@ def _network(data: OsmData, on_foot: bool, merge: bool, source: Path) -> tuple[R
     place = np.cumsum(at_junction) - 1
     tail, head = place[segments.tail], place[segments.head]
     del legs, segments, place, at_junction
+    give_back()
     turn_index, turn_angle = make_turns(tail, head, line_ptr, line_xy, reverse)
     applied = apply_restrictions(data.restrictions, turn_index, turn_angle, runs.ptr, data.way_id[runs.way], tail, head,
                                  data.node_id[junction])
@@ -238,16 +240,9 @@ def _lines(segments: Segments, legs: Legs, data: OsmData) -> tuple[np.ndarray, n
     node = np.empty(line_ptr[-1], np.int32)
     inner = np.ones(line_ptr[-1], bool)
     inner[line_ptr[1:] - 1] = False
-    node[inner] = _step_nodes(segments, legs)[0]
+    node[inner] = legs.ends[segments.step]
     node[~inner] = segments.head
     return line_ptr, data.node_xy[node] / DEGREE
-
-
-def _step_nodes(segments: Segments, legs: Legs) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes before and after each step of the segments, ``[L]`` each."""
-    leg, back = segments.leg, segments.back
-    start, end = legs.start[leg], legs.end[leg]
-    return np.where(back, end, start), np.where(back, start, end)
 
 
 @dataclass
@@ -269,11 +264,11 @@ def _signals(data: OsmData, segments: Segments, legs: Legs) -> _OnSegment:
     direction[data.signal] = data.signal_direction
     lit = np.zeros(len(data.node_id), bool)
     lit[data.signal] = True
-    before, after = _step_nodes(segments, legs)
-    ahead = np.flatnonzero(lit[after])
-    behind = segments.ptr[:-1][lit[before[segments.ptr[:-1]]]]
+    ends = legs.ends
+    ahead = np.flatnonzero(lit[ends][segments.step ^ 1])
+    behind = segments.ptr[:-1][lit[segments.tail]]
     step = np.concatenate([ahead, behind])
-    node = np.concatenate([after[ahead], before[behind]])
+    node = np.concatenate([ends[segments.step[ahead] ^ 1], ends[segments.step[behind]]])
     at_start = np.arange(len(step)) >= len(ahead)
     along = np.where(legs.along[segments.step[step] >> 1] ^ (segments.step[step] & 1 == 1), 1, -1)
     order = np.lexsort((step, along < 0, at_start, direction[node] * along < 0, node))

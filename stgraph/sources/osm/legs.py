@@ -40,6 +40,11 @@ class Legs:
     length: np.ndarray
     clipped: int
 
+    @property
+    def ends(self) -> np.ndarray:
+        """Node where each step starts, ``[2 M]``: of step ``2 m`` the start of leg ``m``, of ``2 m + 1`` its end."""
+        return np.stack([self.start, self.end], 1).reshape(-1)
+
 
 def one_way(tags: Tags) -> tuple[np.ndarray, np.ndarray]:
     """Which ways are one-way, and which of these against the order of their nodes, ``[W]`` bool each."""

@@ -20,6 +20,7 @@ from stgraph.errors import InputError
 from stgraph.sources.osm.blocks import NODES, WAYS, NodeBlock, WayBlock, blocks
 from stgraph.sources.osm.filters import WayFilter
 from stgraph.sources.osm.guard import check_size, form_of
+from stgraph.sources.osm.memory import give_back
 from stgraph.sources.osm.tags import Tags
 
 MOST_OBJECTS = 400_000_000
@@ -108,6 +109,7 @@ def read_osm(path: Path | str, keep: WayFilter, keys: frozenset[str] = frozenset
     with tempfile.TemporaryDirectory(prefix="stgraph-") as folder:
         plain = Path(folder) / "plain.osm.pbf"
         _normalise(path, form, plain, rules)
+        give_back()
         with plain.open("rb") as stream:
             budget = _Budget(path, max_objects)
             ways = _read_ways(stream, keep, sorted(keep.keys | keys), budget, path)
@@ -213,7 +215,7 @@ def _columns(block: WayBlock, keys: list[str], words: dict[bytes, int]) -> dict[
         if len(rows):
             value = block.value[rows]
             code = np.zeros(len(block.strings), np.int32)
-            for local in np.unique(value).tolist():
+            for local in np.flatnonzero(np.bincount(value)).tolist():
                 code[local] = words.setdefault(block.strings[local], len(words))
             column[way[rows]] = code[value]
     return columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 
@@ -29,7 +30,7 @@ def made_ways(random):
 def legs_of(ways):
     start, end, both = [], [], []
     for nodes, single in ways:
-        for one, other in zip(nodes, nodes[1:], strict=False):
+        for one, other in itertools.pairwise(nodes):
             if one != other:
                 start.append(one)
                 end.append(other)
@@ -43,7 +44,7 @@ def node_rows(segments, start, end):
     for first, last in zip(segments.ptr, segments.ptr[1:], strict=False):
         steps = [(int(start[step >> 1]), int(end[step >> 1]))[::-1 if step & 1 else 1]
                  for step in segments.step[first:last].tolist()]
-        assert all(one[1] == other[0] for one, other in zip(steps, steps[1:], strict=False))
+        assert all(one[1] == other[0] for one, other in itertools.pairwise(steps))
         rows.append([steps[0][0], *(step[1] for step in steps)])
     return rows
 
