@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "stgraph"
 FLOORS = {
     "errors": 0, "units": 0, "io": 0, "version": 0, "graph": 0,
-    "roads": 1,
+    "roads": 1, "ops": 1,
     "sources": 2, "windows": 2, "partition": 2, "datasets": 2,
     "nn": 3,
     "models": 4, "objectives": 4,

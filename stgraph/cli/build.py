@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from stgraph.cli.build_events import events
+from stgraph.cli.build_merge import merge
 from stgraph.cli.build_moving import dynamic, moving
 from stgraph.cli.build_osm import osm
 from stgraph.cli.build_raster import raster
@@ -203,3 +204,4 @@ app.command()(moving)
 app.command()(dynamic)
 app.command()(osm)
 app.command()(events)
+app.command()(merge)

@@ -11,7 +11,7 @@ import typer
 from stgraph.cli.shared import note, print_json
 from stgraph.errors import InputError
 
-_FETCH, _ROADS, _LIMITS, _GRAPH = "Instead of a file", "Which roads", "Limits", "The graph"
+_FETCH, _ROADS, _MORE, _LIMITS, _GRAPH = "Instead of a file", "Which roads", "More than roads", "Limits", "The graph"
 
 
 class Network(StrEnum):
@@ -38,10 +38,13 @@ Filter = Annotated[str | None, _option("--filter", _ROADS,
     "says who moves: on foot (walk) every way leads both ways.")]
 Raw = Annotated[bool, _option("--no-simplify", _ROADS,
     "Every node of a way is a junction, instead of only those where ways meet or end.")]
+Poi = Annotated[bool, _option("--poi", _MORE, "Add points of interest of the same extract, each at its segment.")]
+LandUse = Annotated[bool, _option("--land-use", _MORE, "Add land use: regions, and what lies in them.")]
 MaxBytes = Annotated[int | None, _option("--max-bytes", _LIMITS,
     "Bytes that the file may unpack to. Default: 8 GiB, and no more than 100 times its size.")]
 MaxObjects = Annotated[int | None, _option("--max-objects", _LIMITS,
     "Nodes and roads that the file may hold. Default: 400 million.")]
+Simulated = Annotated[bool, _option("--simulated", _GRAPH, "Mark the map as simulated: made up, nobody's data.")]
 Name = Annotated[str | None, _option("--name", _GRAPH, "Name of the network. Default: that of the bundle.")]
 
 
@@ -56,9 +59,12 @@ def osm(
     network: Which = Network.DRIVE,
     filter: Filter = None,
     no_simplify: Raw = False,
+    poi: Poi = False,
+    land_use: LandUse = False,
     max_bytes: MaxBytes = None,
     max_objects: MaxObjects = None,
     name: Name = None,
+    simulated: Simulated = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """A map of OpenStreetMap becomes a road network: junctions, directed segments, turns, traffic signals.
@@ -71,7 +77,8 @@ def osm(
     from stgraph.sources.osm.build import write_osm
 
     options: dict[str, Any] = {"place": place, "bbox": _box(bbox), "cache": cache, "network": network.value,
-                               "filter": filter, "name": name, "simplify": not no_simplify, "max_bytes": max_bytes}
+                               "filter": filter, "name": name, "simplify": not no_simplify, "poi": poi,
+                               "land_use": land_use, "max_bytes": max_bytes, "simulated": simulated}
     if max_objects is not None:
         options["max_objects"] = max_objects
     report = write_osm(file, out, **options)
@@ -105,10 +112,12 @@ def _show(report: dict[str, Any]) -> None:
     table.add_row("traffic signals", f"{report['traffic_signals']:,}")
     table.add_row("filled in", f"speed {100 * report['imputed_speed_share']:.0f} %, lanes "
                                f"{100 * report['imputed_lanes_share']:.0f} % of the segments")
+    if "regions" in report:
+        table.add_row("also", f"{report['points_of_interest']:,} points of interest, {report['regions']:,} regions")
     if "bounds" in report:
         table.add_row("west, south, east, north", ", ".join(f"{degrees:.5f}" for degrees in report["bounds"]))
     table.add_row("took", f"{report['seconds']:.2f} s, {report['peak_memory_mb']:,.0f} MB")
-    table.add_row("data", f"{report['attribution']}, {report['licence']}")
+    table.add_row("data", f"{report['attribution']}, {report['licence']}" if report["attribution"] else "simulated")
     Console(stderr=True, markup=False).print(table)
     for warning in report.get("warnings", ()):
         note(f"Note: {warning}.", style="yellow")

@@ -10,9 +10,22 @@ import pyarrow as pa
 from stgraph.errors import InputError
 
 _HEADER = np.dtype([("order", "u1"), ("kind", "<u4"), ("points", "<u4")])
+_POINT = np.dtype("V16")
 _LINE = 2
+_BLOCK = 1 << 14
 KINDS = {1: "Point", 2: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "MultiLineString", 6: "MultiPolygon",
          7: "GeometryCollection"}
+
+
+def _pieces(data: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
+    """Bytes seen as pieces that may start at any byte: piece ``i`` starts at byte ``i``."""
+    return np.ndarray((max(0, len(data) - kind.itemsize + 1),), kind, data, strides=(1,))
+
+
+def _scatter(data: np.ndarray, places: np.ndarray, pieces: np.ndarray) -> None:
+    """Write pieces at places, which are bytes."""
+    if len(pieces):
+        _pieces(data, pieces.dtype)[places] = pieces
 
 
 class Geometry:
@@ -46,15 +59,14 @@ class Geometry:
         offsets = np.zeros(count + 1, np.int64)
         np.cumsum(9 + 16 * points, out=offsets[1:])
         data = np.empty(int(offsets[-1]), np.uint8)
-        header = np.empty(count, _HEADER)
-        header["order"], header["kind"], header["points"] = 1, _LINE, points
-        for byte, column in enumerate(header.view(np.uint8).reshape(count, 9).T):
-            data[offsets[:-1] + byte] = column
-        body = np.ones(len(data), bool)
-        body[(offsets[:-1, None] + np.arange(9)).reshape(-1)] = False
-        body_data = np.ascontiguousarray(xy, "<f8").view(np.uint8).reshape(-1)
-        data[body] = body_data if len(points) == 0 or (ptr[0] == 0 and ptr[-1] == len(xy)) \
-            else body_data[16 * int(ptr[0]):16 * int(ptr[-1])]
+        for start in range(0, count, _BLOCK):  # in blocks, so that the positions of points take no memory to speak of
+            part = slice(start, min(start + _BLOCK, count))
+            header = np.empty(part.stop - start, _HEADER)
+            header["order"], header["kind"], header["points"] = 1, _LINE, points[part]
+            _scatter(data, offsets[part], header)
+            places = np.ascontiguousarray(xy[ptr[start]:ptr[part.stop]], "<f8").view(_POINT).reshape(-1)
+            first = np.repeat(offsets[part] + 9 - 16 * (ptr[part] - ptr[start]), points[part])
+            _scatter(data, first + 16 * np.arange(len(places)), places)
         return cls(pa.Array.from_buffers(pa.large_binary(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)]))
 
     @classmethod
@@ -122,7 +134,7 @@ class Geometry:
         sizes = np.diff(offsets)
         short = sizes < 9
         header = np.zeros(count, _HEADER) if short.any() else \
-            data[(offsets[:-1, None] + np.arange(9))].view(_HEADER).reshape(count)
+            _pieces(data, _HEADER)[offsets[:-1]]
         wrong = short | (header["order"] != 1) | (header["kind"] != _LINE) | (
             9 + 16 * header["points"].astype(np.int64) != sizes)
         if wrong.any():
@@ -131,10 +143,8 @@ class Geometry:
                              remedy="give every segment one line")
         ptr = np.zeros(count + 1, np.int64)
         np.cumsum(header["points"], out=ptr[1:])
-        body = np.zeros(int(offsets[-1] - offsets[0]), bool)
-        body[:] = True
-        body[((offsets[:-1] - offsets[0])[:, None] + np.arange(9)).reshape(-1)] = False
-        xy = data[int(offsets[0]):int(offsets[-1])][body].view("<f8").reshape(-1, 2)
+        first = np.repeat(offsets[:-1] + 9 - 16 * ptr[:-1], np.diff(ptr))
+        xy = _pieces(data, _POINT)[first + 16 * np.arange(len(first))].view("<f8").reshape(-1, 2)
         return ptr, xy.astype(np.float64, copy=False)
 
     def kinds(self) -> set[str]:

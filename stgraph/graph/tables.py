@@ -26,6 +26,9 @@ from stgraph.graph.schema import GEOMETRY, Attribute, GraphType, label, torch_dt
 if TYPE_CHECKING:
     from stgraph.graph.dynamic import DynamicHeteroGraph
 
+ROWS = 1 << 15
+"""Rows that are encoded at a time, which bounds what writing a table holds in memory."""
+
 
 # ---------------------------------------------------------------- on disk
 def write_table(path: Path, table: pa.Table, declared: Mapping[str, Attribute]) -> None:
@@ -47,7 +50,8 @@ def write_table(path: Path, table: pa.Table, declared: Mapping[str, Attribute]) 
         table = table.append_column(GEOMETRY, column)
     texts = [name for name in table.column_names if _is_text(table[name].type)]
     # a dictionary of floats would merge the bit patterns of NaN; texts gain from one
-    pq.write_table(table.replace_schema_metadata(metadata or None), path, use_dictionary=texts, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(metadata or None), path, use_dictionary=texts, compression="zstd",
+                   row_group_size=ROWS)
 
 
 def read_table(path: Path, declared: Mapping[str, Attribute], size: int) -> pa.Table:

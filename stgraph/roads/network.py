@@ -244,10 +244,11 @@ def _mix(bits: np.ndarray) -> np.ndarray:
 
 def segment_ids(junction_id: np.ndarray, tail: np.ndarray, head: np.ndarray) -> pa.Array:
     """Ids "from-to-key" of segments, ``[S]``; key counts the parallel ones in their order."""
+    # a plain "-" would be looked at by pandas, which takes a quarter of a second to import
     key = parallel_key(tail, head, len(junction_id))
     words = column(np.asarray(junction_id)).cast(pa.string())
     return pc.binary_join_element_wise(words.take(column(tail)), words.take(column(head)),
-                                       column(key).cast(pa.string()), "-")
+                                       column(key).cast(pa.string()), column(["-"])[0])
 
 
 def parallel_key(tail: np.ndarray, head: np.ndarray, junctions: int) -> np.ndarray:
@@ -263,12 +264,24 @@ def parallel_key(tail: np.ndarray, head: np.ndarray, junctions: int) -> np.ndarr
     return key
 
 
+def _middles(roads: Roads, block: int = 16_384) -> np.ndarray:
+    """Place halfway along each segment, ``[S, 2]``; in blocks, so that it costs no memory to speak of."""
+    out = np.zeros((len(roads.tail), 2))
+    for first in range(0, len(out), block):
+        last = min(first + block, len(out))
+        ptr = roads.line_ptr[first:last + 1]
+        part = Roads(roads.junction_id[:0], roads.junction_xy[:0], roads.tail[first:last], roads.head[first:last],
+                     roads.length[first:last], ptr - ptr[0], roads.line_xy[ptr[0]:ptr[-1]], roads.metric)
+        out[first:last] = part.locate(np.arange(last - first), part.length / 2)
+    return out
+
+
 def _to_tables(roads: Roads) -> GraphTables:
     place = "pos" if roads.metric else "lonlat"
     rows = np.arange(len(roads.tail))
     segment_id = roads.segment_id if roads.segment_id is not None \
         else segment_ids(roads.junction_id, roads.tail, roads.head)
-    middle = roads.locate(rows, roads.length / 2) if len(rows) else np.zeros((0, 2))
+    middle = _middles(roads)
     tables = GraphTables(metadata=dict(roads.metadata))
     tables.nodes["junction"] = pa.table({"node_id": _texts(roads.junction_id), place: column(roads.junction_xy),
                                          **{name: _column(one) for name, one in roads.junction_attributes.items()}})

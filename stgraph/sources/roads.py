@@ -18,11 +18,10 @@ from scipy.sparse.csgraph import connected_components
 from stgraph.errors import InputError
 from stgraph.graph import data_sha256, save
 from stgraph.graph.plain import categories
-from stgraph.io import sha256
+from stgraph.io import peak_memory_mb, sha256
 from stgraph.roads.network import Roads, parallel_key, reverse_segments
 from stgraph.roads.turns import make_turns
 from stgraph.sources.osm.attributes import KMH, USUAL_SPEED, impute, parse_lanes, parse_speed, usual
-from stgraph.sources.osm.memory import peak_memory_mb
 from stgraph.sources.road_network import Network, from_lines, from_tables, lengths_of, set_directions
 from stgraph.sources.road_tables import Columns
 from stgraph.units import unit

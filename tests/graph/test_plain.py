@@ -11,10 +11,12 @@ import pyarrow as pa
 import pytest
 import shapely
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stgraph.errors import InputError
 from stgraph.graph import DynamicHeteroGraph, Geometry, GraphTables, data_sha256, load, load_tables, save
-from stgraph.graph.plain import categories, column
+from stgraph.graph.plain import _distinct, categories, column
 
 KIND = ("place", "to", "place")
 
@@ -109,3 +111,10 @@ def test_geometry_goes_through_geopandas_and_networkx() -> None:
     for back in (DynamicHeteroGraph.from_geopandas(graph.to_geopandas()),
                  DynamicHeteroGraph.from_networkx(graph.to_networkx())):
         assert back["place"].geometry == graph["place"].geometry
+
+
+@given(st.lists(st.text(max_size=4), max_size=40))
+def test_ids_are_distinct_or_not(words: list[str]) -> None:
+    """Also over slices, whose texts do not start where the memory does."""
+    both = pa.chunked_array([pa.array(["x", *words])[1:], pa.array(words[:1] if len(words) % 2 else [], pa.string())])
+    assert _distinct(both, block=7) is (len(set(both.to_pylist())) == len(both))

@@ -448,7 +448,7 @@ def test_source_files_hold_what_the_city_shows(tmp_path: Path) -> None:
         assert readings["sensor_id"].tolist() == city.sensors["sensor_id"].tolist()
         assert np.isnan(readings["speed"]).mean() == pytest.approx((~city.observed).mean())
     sensors = pd.read_csv(paths["sensors"])
-    assert sensors.columns.tolist() == ["sensor_id", "longitude", "latitude", "segment_id", "offset_m"]
+    assert sensors.columns.tolist() == ["sensor_id", "longitude", "latitude", "heading", "segment_id", "offset_m"]
     assert pd.read_csv(paths["distances"]).columns.tolist() == ["from", "to", "distance_m"]
     assert pd.read_parquet(paths["trips"]).columns.tolist() == ["trip", "time", "lon", "lat"]
     pd.testing.assert_frame_equal(pd.read_parquet(paths["events"]), city.events)

@@ -11,14 +11,14 @@ import numpy as np
 
 from stgraph.errors import InputError
 from stgraph.graph import GraphTables, data_sha256, save
-from stgraph.io import sha256
+from stgraph.io import peak_memory_mb, sha256
 from stgraph.roads import Roads
 from stgraph.roads.turns import make_turns
 from stgraph.sources.osm.attributes import KEYS, make_runs, segment_attributes
 from stgraph.sources.osm.filters import BOTH_WAYS, NETWORKS, network_filter
 from stgraph.sources.osm.guard import is_graphml
 from stgraph.sources.osm.legs import Legs, make_legs
-from stgraph.sources.osm.memory import give_back, peak_memory_mb
+from stgraph.sources.osm.memory import give_back
 from stgraph.sources.osm.read import DEGREE, MOST_OBJECTS, OsmData, read_osm
 from stgraph.sources.osm.restrictions import APPLIED, Applied, apply_restrictions
 from stgraph.sources.osm.simplify import Segments
@@ -45,6 +45,8 @@ class OsmOptions:
             :mod:`stgraph.sources.osm.filters`. ``network`` then only says who moves: on foot, by bike, by car.
         name: Of the network; by default that of the bundle, or of the source.
         simplify: If False, every node of a way is a junction.
+        poi: Whether to add points of interest of the same extract; see :mod:`stgraph.sources.osm.side`.
+        land_use: Whether to add its land use.
         max_bytes: See :func:`stgraph.sources.osm.guard.check_size`.
         max_objects: The most nodes and roads in the file.
     """
@@ -56,6 +58,9 @@ class OsmOptions:
     filter: str | None = None
     name: str | None = None
     simplify: bool = True
+    poi: bool = False
+    land_use: bool = False
+    simulated: bool = False
     max_bytes: int | None = None
     max_objects: int = MOST_OBJECTS
 
@@ -80,9 +85,11 @@ def build_osm(source: Path | str | networkx.MultiDiGraph | None = None, *, out: 
         InputError: for a file that is damaged, too large, or has no such way; nothing is written.
     """
     started = time.perf_counter()
-    roads, report = _make(source, out, OsmOptions(**options))
+    chosen = OsmOptions(**options)
+    roads, report = _make(source, out, chosen)
     if out is not None:
-        report |= _save(roads.tables(), out)
+        tables, more = _tables(roads, source, chosen)
+        report |= more | _save(tables, out)
     return roads, report | _cost(started)
 
 
@@ -93,12 +100,25 @@ def write_osm(source: Path | str | None, out: Path | str, **options: Any) -> dic
         The report.
     """
     started = time.perf_counter()
-    roads, report = _make(source, out, OsmOptions(**options))
-    tables = roads.tables()
+    chosen = OsmOptions(**options)
+    roads, report = _make(source, out, chosen)
+    give_back()
+    tables, more = _tables(roads, source, chosen)
     del roads
     give_back()
-    report |= _save(tables, out)
-    return report | _cost(started)
+    return report | more | _save(tables, out) | _cost(started)
+
+
+def _tables(roads: Roads, source: Any, options: OsmOptions) -> tuple[GraphTables, dict[str, Any]]:
+    """The tables of the bundle, and what was added to the roads."""
+    tables = roads.tables()
+    if not (options.poi or options.land_use):
+        return tables, {}
+    from stgraph.sources.osm.side import add_side, read_side
+
+    side = read_side(source, options.poi, options.land_use, options.max_bytes, options.max_objects)
+    return add_side(tables, roads, side), {"points_of_interest": len(side.poi_id), "regions": len(side.region_id),
+                                           "areas_left_out": dict(side.left_out)}
 
 
 def _save(tables: GraphTables, out: Path | str) -> dict[str, Any]:
@@ -107,7 +127,7 @@ def _save(tables: GraphTables, out: Path | str) -> dict[str, Any]:
 
 
 def _cost(started: float) -> dict[str, Any]:
-    return {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": peak_memory_mb()}
+    return {"seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": round(peak_memory_mb(), 1)}
 
 
 def _make(source: Path | str | networkx.MultiDiGraph | None, out: Path | str | None, options: OsmOptions
@@ -121,6 +141,8 @@ def _make(source: Path | str | networkx.MultiDiGraph | None, out: Path | str | N
         file = Path(source)
         roads, found = _read_extract(file, options)
         entry = {"file": file.name, "sha256": sha256(file), "licence": LICENCE, "attribution": ATTRIBUTION}
+        if options.simulated:  # nobody's data
+            entry = {"file": file.name, "sha256": entry["sha256"]}
     else:
         roads, found = _other_door(source, options)
         entry = roads.metadata["sources"][0]
@@ -129,10 +151,10 @@ def _make(source: Path | str | networkx.MultiDiGraph | None, out: Path | str | N
     title = options.name or (Path(out).stem if out is not None else str(entry["file"]).split(".")[0])
     chosen = {"network": options.network, "filter": options.filter or NETWORKS[options.network],
               "simplify": options.simplify}
-    roads.metadata.update({"name": title, "simulated": False, "sources": [entry],
+    roads.metadata.update({"name": title, "simulated": options.simulated, "sources": [entry],
                            "build": {"command": "stgraph build osm", **chosen, **found}})
     report = {**found, **chosen, "name": title, "source": entry["file"], "sha256": entry.get("sha256"),
-              "licence": LICENCE, "attribution": ATTRIBUTION}
+              "licence": entry.get("licence"), "attribution": entry.get("attribution")}
     return roads, report
 
 
@@ -141,9 +163,11 @@ def _other_door(source: Any, options: OsmOptions) -> tuple[Roads, dict[str, Any]
     from stgraph.sources.osm import doors
 
     network_filter(options.network)
-    if options.filter is not None or not options.simplify:
-        raise InputError("only an extract can be filtered, or left as it is", field="filter" if options.filter else
-                         "simplify", remedy="give .osm.pbf, .osm, .osm.gz or .osm.bz2, or leave the option out")
+    for name, given in (("filter", options.filter is not None), ("simplify", not options.simplify),
+                        ("poi", options.poi), ("land_use", options.land_use)):
+        if given:
+            raise InputError("only an extract can be filtered, left unsimplified, or give more than roads", field=name,
+                             remedy="give .osm.pbf, .osm, .osm.gz or .osm.bz2, or leave the option out")
     if options.place is not None:
         return doors.roads_from_place(options.place, options.network, options.cache)
     if options.bbox is not None:
@@ -168,11 +192,11 @@ def _read_extract(file: Path, options: OsmOptions) -> tuple[Roads, dict[str, Any
 def _network(data: OsmData, on_foot: bool, merge: bool, source: Path) -> tuple[Roads, dict[str, Any]]:
     """The network, and what is to be reported of it. Large parts are let go as soon as they have served."""
     legs = make_legs(data, on_foot)
-    clipped = legs.clipped
+    facts = {"directed_legs": len(legs.start) + int(legs.both.sum()), "clipped_ways": legs.clipped}
     segments = merge_legs(legs.start, legs.end, legs.both, len(data.node_id), merge)
     if not len(segments.tail):
         raise InputError("no road is left: all ways are rings without a junction, or cut by the edge of the file",
-                         file=source, value=f"{len(data.way_id):,} ways, {clipped:,} of them clipped",
+                         file=source, value=f"{len(data.way_id):,} ways, {legs.clipped:,} of them clipped",
                          remedy="take a larger extract, or one with complete ways")
     runs = make_runs(segments, legs)
     signals = _signals(data, segments, legs)
@@ -200,10 +224,10 @@ def _network(data: OsmData, on_foot: bool, merge: bool, source: Path) -> tuple[R
         turn_angle=applied.turn_angle, forbidden_ptr=applied.forbidden_ptr, forbidden=applied.forbidden,
         signal_id=data.node_id[signals.node], signal_xy=data.node_xy[signals.node] / DEGREE,
         signal_segment=signals.segment, signal_offset=signals.offset)
-    return roads, _report(data, clipped, roads, applied)
+    return roads, _report(data, roads, applied) | facts
 
 
-def _report(data: OsmData, clipped: int, roads: Roads, applied: Applied) -> dict[str, Any]:
+def _report(data: OsmData, roads: Roads, applied: Applied) -> dict[str, Any]:
     return {
         "junctions": len(roads.junction_id), "segments": len(roads.tail),
         "length_km": round(float(roads.length.sum()) / 1000, 3), "turns": roads.turn_index.shape[1],
@@ -213,7 +237,7 @@ def _report(data: OsmData, clipped: int, roads: Roads, applied: Applied) -> dict
         "restrictions_left_out": {**data.left_out, **{reason: count for reason, count in applied.counts().items()
                                                       if reason != APPLIED}},
         "forbidden_sequences": len(roads.forbidden_ptr) - 1,
-        "ways": len(data.way_id), "clipped_ways": clipped, "highways_in_file": data.highways,
+        "ways": len(data.way_id), "highways_in_file": data.highways,
         "nodes_in_file": data.nodes, "unpacked_bytes": data.unpacked,
         "imputed_speed_share": round(float(np.mean(roads.attributes["speed_imputed"])), 4),
         "imputed_lanes_share": round(float(np.mean(roads.attributes["lanes_imputed"])), 4),

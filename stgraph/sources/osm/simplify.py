@@ -67,7 +67,7 @@ def simplify(start: np.ndarray, end: np.ndarray, both: np.ndarray, count: int, m
     drawn twice there, is dropped if another chain leads over that node, which then is gone.
 
     Args:
-        start: Node where each leg starts, ``[M]`` int64, never its end.
+        start: Node where each leg starts, ``[M]`` whole numbers, never its end.
         end: Node where it ends, ``[M]``.
         both: Whether it may be driven in both directions, ``[M]`` bool.
         count: Number of nodes.
@@ -78,7 +78,8 @@ def simplify(start: np.ndarray, end: np.ndarray, both: np.ndarray, count: int, m
     chain_ptr, chain, kept = _chains(edges, junction)
     steps = _direct(start, end, both, kept, edges.step.dtype)
     segments = _assemble(steps, chain_ptr, chain, edges, start, end, count)
-    return _without_rings(segments, count) if merge else segments
+    del edges, junction, kept, chain_ptr, chain, steps
+    return _without_rings(segments) if merge else segments
 
 
 def _distinct_edges(start: np.ndarray, end: np.ndarray, both: np.ndarray, count: int) -> _Edges:
@@ -210,21 +211,28 @@ def _take(segments: Segments, rows: np.ndarray) -> Segments:
     return Segments(segments.tail[rows], segments.head[rows], ptr, segments.step[step], place[segments.reverse[rows]])
 
 
-def _without_rings(segments: Segments, count: int) -> Segments:
+def _without_rings(segments: Segments) -> Segments:
     """Drop parts of the network that are rings without a junction even after merging (osmnx looks again, too)."""
-    tail, head = segments.tail, segments.head
+    used = np.zeros(max(segments.tail.max(initial=0), segments.head.max(initial=0)) + 1, bool)
+    used[segments.tail] = used[segments.head] = True
+    place = np.cumsum(used, dtype=segments.tail.dtype) - 1
+    tail, head, count = place[segments.tail], place[segments.head], int(used.sum())
     key = np.sort(np.minimum(tail, head) * np.int64(count) + np.maximum(tail, head))
     pair = key[_changes(key)]
-    neighbours = np.bincount(pair // count, minlength=count) + np.bincount(pair % count, minlength=count)
+    low, high = pair // max(count, 1), pair % max(count, 1)
+    neighbours = np.bincount(low, minlength=count) + np.bincount(high, minlength=count)
     leaving, arriving = np.bincount(tail, minlength=count), np.bincount(head, minlength=count)
     degree = leaving + arriving
     loose = (neighbours == 2) & ((degree == 2) | (degree == 4)) & (leaving > 0) & (arriving > 0)
     loose[tail[tail == head]] = False
-    touching = np.flatnonzero(loose[tail] | loose[head])
-    while len(touching):
-        held = ~loose[tail[touching]] | ~loose[head[touching]]
-        before = int(loose.sum())
-        loose[tail[touching[held]]] = loose[head[touching[held]]] = False
-        if int(loose.sum()) == before:
-            break
+    if not loose.any():
+        return segments
+    # from each junction follow the rows of other nodes, of which each has two neighbours
+    both = np.bincount(low, high, minlength=count) + np.bincount(high, low, minlength=count)
+    for held, other in ((low, high), (high, low)):
+        here = loose[other] & ~loose[held]
+        for before, node in zip(held[here].tolist(), other[here].tolist(), strict=True):
+            while loose[node]:
+                loose[node] = False
+                before, node = node, int(both[node]) - before
     return _take(segments, np.flatnonzero(~loose[tail])) if loose.any() else segments

@@ -37,7 +37,7 @@ class SimulatedCity:
     Args:
         settings: The arguments that made it.
         network: Junctions, segments and turns.
-        sensors: ``sensor_id, longitude, latitude, segment_id, offset_m``.
+        sensors: ``sensor_id, longitude, latitude, heading`` (degrees from north), ``segment_id, offset_m``.
         distances: ``from, to, distance_m``: shortest ways by road between sensors, in driving direction.
         timestamp: Start of each interval, seconds since 1970-01-01 UTC, ``[T]`` int64.
         speed: Readings, m/s, ``[T, N]`` float32, NaN where missing.
@@ -149,7 +149,8 @@ def write_source_files(city: SimulatedCity, folder: Path | str) -> dict[str, Pat
     ``readings.npz`` (``speed`` m/s and ``flow`` veh/h ``[T, N]`` with NaN for missing, ``timestamp`` seconds UTC,
     ``sensor_id``), ``sensors.csv``, ``distances.csv``, ``roads.osm.pbf`` (the map, as from OpenStreetMap),
     ``junctions.csv``, ``segments.csv``, ``events.parquet``, ``trips.parquet`` (``trip, time, lon, lat``),
-    ``trip_segments.parquet`` (the truth), ``simulated.json`` (how it was made). Other files of the folder stay as they are.
+    ``trip_segments.parquet`` (the truth), ``simulated.json`` (how it was made). Other files of the folder stay
+    as they are.
 
     Returns:
         Path of each file by its name without ending.

@@ -32,7 +32,8 @@ def place_sensors(
         rng: Source of chance.
 
     Returns:
-        ``sensor_id, longitude, latitude, segment_id, offset_m``, in order of segment and offset.
+        ``sensor_id, longitude, latitude, heading`` (degrees clockwise from north), ``segment_id, offset_m``, in order
+        of segment and offset.
 
     Raises:
         InputError: where the city has no room for that many sensors.
@@ -50,8 +51,12 @@ def place_sensors(
     place = np.concatenate([network.locate(int(s), np.array([o])) for s, o in zip(segment, offset, strict=True)])
     longitude, latitude = to_degrees(place)
     names = [f"sim{number:04d}" for number in range(1, count + 1)]
-    return pd.DataFrame({"sensor_id": names, "longitude": longitude, "latitude": latitude, "segment_id": segment,
-                         "offset_m": offset})
+    ahead = np.concatenate([network.locate(int(s), np.array([o - 0.5, o + 0.5]))
+                            for s, o in zip(segment, offset, strict=True)]).reshape(count, 2, 2)
+    east, north = (ahead[:, 1] - ahead[:, 0]).T
+    heading = np.round(np.degrees(np.arctan2(east, north)) % 360.0, 1) % 360.0
+    return pd.DataFrame({"sensor_id": names, "longitude": longitude, "latitude": latitude, "heading": heading,
+                         "segment_id": segment, "offset_m": offset})
 
 
 def true_readings(traffic: FlowResult, sensors: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,6 @@ follows the map and the pairs of segment and time bin that were driven, and not 
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -95,7 +94,8 @@ def build_trips(source: Source | str | Sequence[Source | str], roads: Roads | Pa
             graph.tables = {name: pq.read_table(table) if isinstance(table, Path) else table
                             for name, table in graph.tables.items()}
     return graph, report | {"points_per_second": round(report["points"] / max(took, 1e-9)),
-                            "seconds": round(time.perf_counter() - started, 3), "peak_memory_mb": round(peak_memory_mb(), 1)}
+                            "seconds": round(time.perf_counter() - started, 3),
+                            "peak_memory_mb": round(peak_memory_mb(), 1)}
 
 
 class _Run:

@@ -74,27 +74,27 @@ def log_transition(roads: Roads, states: States, pairs: Pairs, moves: Moves, tab
     row = np.repeat(np.arange(len(states.ptr) - 1), np.diff(states.ptr))
     between = np.empty(len(pairs.source), np.float32)  # from the end of one segment to the start of the other
     for part, state in _parts(pairs.ptr, _LOOK_UPS):
-        between[part] = table.distances(head[pairs.source[part]], tail[state])
+        between[part] = table.distances(head.take(pairs.source[part]), tail.take(state))
     rest, back = length - states.offset, roads.reverse[states.segment]
     straight, scale = moves.straight[row], -moves.scale[row]
-    longest = moves.longest[row] - straight
+    start, longest = states.offset - straight, moves.longest[row] - straight
     around = _Around.of(roads, states, pairs, row)
     weight = np.empty(len(pairs.source))
     for part, state in _parts(pairs.ptr, _MOVES):
         source = pairs.source[part]
-        more = between[part] + rest[source]  # way less straight line
-        more += (states.offset - straight)[state]
-        one, other = states.segment[source], states.segment[state]
-        same = np.flatnonzero(one == other)
+        more = between[part] + rest.take(source)  # way less straight line
+        more += start.take(state)
+        other = states.segment.take(state)
+        same = np.flatnonzero(states.segment.take(source) == other)
         along = states.offset[state[same]] - states.offset[source[same]]
         near = along >= -moves.backward
         stays = same[near]
         more[stays] = np.maximum(along[near], 0.0) - straight[state[stays]]  # slipping back is standing still
         turns = around.turns(between, part, source, state)
         turns[stays] = False
-        turns |= other == back[source]
-        more[more > longest[state]] = np.inf
-        weight[part] = np.abs(more, out=more) / scale[state]
+        turns |= other == back.take(source)
+        more[more > longest.take(state)] = np.inf
+        np.divide(np.abs(more, out=more), scale.take(state), out=weight[part])
         weight[part][turns] -= moves.u_turn
     return weight
 
@@ -136,5 +136,5 @@ class _Around:
     def turns(self, between: np.ndarray, part: slice, source: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Whether the way of each pair of a part turns so; ``between`` is given for all pairs."""
         pair, way = np.arange(part.start, part.stop), between[part]
-        begins = way >= between[pair + self.earlier[source]] + self.back[source]
-        return begins | (way >= between[pair + self.later[state]] + self.back[state])
+        begins = way >= between.take(pair + self.earlier.take(source)) + self.back.take(source)
+        return begins | (way >= between.take(pair + self.later.take(state)) + self.back.take(state))

@@ -31,11 +31,10 @@ class MatchSettings:
 
     Attributes:
         sigma: m, standard deviation of the error of points.
-        radius: m, a vehicle is not farther from its point than this; 10 m and 4 sigma where not given.
+        radius: m, a vehicle is not farther from its point than this; 10 m and 3.5 sigma where not given.
         most: Streets considered for each point, the nearest; each in its one or two directions.
-        beta: m, how much the way driven between two points may differ from the straight line, where they are a
-            second apart.
-        beta_growth: m/s, how much more for every second between the points.
+        beta: m, scale of the difference between the way driven from point to point and the straight line.
+        beta_growth: m/s, how much larger that scale is for every second between the points.
         limit: m, longest way between the ends of the segments of two points; more is a break.
         backward: How far, in sigma, a place may seem to slip back on its segment.
         u_turn: Log weight that a turn onto the other direction of a segment costs.
@@ -62,10 +61,15 @@ class MatchSettings:
                 raise InputError("this setting of map matching is out of range", field=one.name, value=value,
                                  remedy="give a positive number")
 
+    @classmethod
+    def sampled(cls, interval: float, **changes: Any) -> MatchSettings:
+        """Settings for points about ``interval`` seconds apart: the limit is what is driven in that time at 35 m/s."""
+        return cls(**{"limit": min(max(35.0 * interval, cls.limit), 12_000.0), **changes})
+
     @property
     def reach(self) -> float:
         """The radius in force, m."""
-        return 10.0 + 4.0 * self.sigma if self.radius is None else self.radius
+        return 10.0 + 3.5 * self.sigma if self.radius is None else self.radius
 
 
 _MAY_BE_ZERO = ("beta_growth", "backward", "u_turn", "bridge")

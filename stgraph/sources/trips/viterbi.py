@@ -128,8 +128,8 @@ def _forward(steps: Steps, pairs: Pairs, emission: np.ndarray, transition: np.nd
         ptr = pairs.ptr[states.start:states.stop + 1]
         source, moves = pairs.source[ptr[0]:ptr[-1]], transition[ptr[0]:ptr[-1]]
         ptr = ptr - ptr[0]
-        best = np.maximum.reduceat(score[source] + moves, ptr[:-1])
-        every = _log_sum(forward[source] + moves, ptr)
+        best = np.maximum.reduceat(score.take(source) + moves, ptr[:-1])
+        every = _log_sum(forward.take(source) + moves, ptr)
         if np.isneginf(best).any():
             first = pairs.states[start:end] - states.start
             lost = np.isneginf(np.maximum.reduceat(best, first))
@@ -145,7 +145,7 @@ def _backward(steps: Steps, pairs: Pairs, emission: np.ndarray, transition: np.n
               ) -> np.ndarray:
     """Log weight of all ways from each state to the end of its piece, ``[S]``."""
     ptr, target, pair = pairs.ahead(steps)
-    transition = transition[pair]
+    transition = transition.take(pair)
     joined = ~np.repeat(broken, np.diff(pairs.states))
     backward = np.zeros(len(emission))
     for start, end in reversed(list(itertools.pairwise(steps.start[1:]))):
@@ -155,7 +155,7 @@ def _backward(steps: Steps, pairs: Pairs, emission: np.ndarray, transition: np.n
         ahead = emission[later:pairs.states[end]] + backward[later:pairs.states[end]]
         part = ptr[states.start:states.stop + 1]
         rows = slice(part[0], part[-1])
-        ways = _log_sum(transition[rows] + ahead[target[rows] - later], part - part[0])
+        ways = _log_sum(transition[rows] + ahead.take(target[rows] - later), part - part[0])
         backward[states] = np.where(joined[target[part[:-1]]], ways, 0.0)
     return backward
 
@@ -164,7 +164,7 @@ def _trace(steps: Steps, pairs: Pairs, score: np.ndarray, transition: np.ndarray
     """The state of each row on the best way, found from the last rows to the first."""
     later = pairs.states[steps.start[1]] if len(steps.start) > 1 else 0  # first state that has pairs
     back = np.empty(len(score), np.int64)
-    back[later:] = pairs.source[_first_largest(score[pairs.source] + transition, pairs.ptr[later:])]
+    back[later:] = pairs.source[_first_largest(score.take(pairs.source) + transition, pairs.ptr[later:])]
     state = _first_largest(score, pairs.states)
     for start, end in reversed(list(itertools.pairwise(steps.start[1:]))):
         rows = np.arange(start, end)

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-from osmnx._overpass import _get_network_filter
-
 Nodes = Mapping[int, tuple]  # id -> (longitude, latitude) or (longitude, latitude, tags)
 Ways = Mapping[int, tuple[Iterable[int], Mapping[str, str]]]
 Relations = Mapping[int, tuple[Iterable[tuple[str, int, str]], Mapping[str, str]]]
@@ -77,6 +75,8 @@ HEADER = blob(field(4, b"OsmSchema-V0.6") + field(4, b"DenseNodes"), b"OSMHeader
 # ---------------------------------------------------------------- osmnx as an oracle
 def osmnx_keeps(network: str, tags: Mapping[str, str]) -> bool:
     """Whether the filter that osmnx sends to Overpass lets a way through, read here once more."""
+    from osmnx._overpass import _get_network_filter
+
     conditions = re.findall(r'\["([^"]+)"(?:(!~|~)"([^"]*)")?\]', _get_network_filter(network))
     for key, how, pattern in conditions:
         if how == "" and key not in tags:

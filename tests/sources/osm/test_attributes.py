@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -35,8 +36,8 @@ def test_speeds_are_read(text, speed):
     assert parse_speed(text) == pytest.approx(speed)
 
 
-@pytest.mark.parametrize("text", ["", "fast", "signals", "variable", "0", "-50", "9999", "50 furlongs", "1e3", "nan", ";",
-                                  "②", "inf"])
+@pytest.mark.parametrize("text", ["", "fast", "signals", "variable", "0", "-50", "9999", "50 furlongs", "1e3", "nan",
+                                  ";", "②", "inf"])
 def test_what_is_no_speed_is_unknown(text):
     assert math.isnan(parse_speed(text))
 
@@ -119,7 +120,7 @@ def test_longest_is_brute_force(seed):
     value, weight = random.integers(-1, 4, ptr[-1]), random.random(ptr[-1])
     runs = Runs(ptr, np.zeros(ptr[-1], int), np.ones(ptr[-1], bool), weight)
     expected = []
-    for first, last in zip(ptr, ptr[1:], strict=False):
+    for first, last in itertools.pairwise(ptr):
         total = {one: weight[first:last][value[first:last] == one].sum() for one in value[first:last].tolist()}
         expected.append(max(total, key=total.__getitem__))
     assert longest(runs, value, weight).tolist() == expected

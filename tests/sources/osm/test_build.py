@@ -15,6 +15,7 @@ import osmnx
 from maps import convert, extract_for_osmnx, write_map
 
 from stgraph.cli.main import main
+from stgraph.errors import InputError
 from stgraph.graph import data_sha256, load_tables
 from stgraph.roads import Roads
 from stgraph.roads.network import reverse_segments
@@ -135,7 +136,8 @@ def test_a_made_town_by_hand(tmp_path):
     assert roads.metadata["sources"][0]["licence"] == "ODbL-1.0"
 
 
-@pytest.mark.parametrize(("said", "walk"), [(None, (1, 3)), ("forward", (1, 3)), ("backward", (3, 1)), ("both", (1, 3))])
+@pytest.mark.parametrize(("said", "walk"), [(None, (1, 3)), ("forward", (1, 3)), ("backward", (3, 1)),
+                                              ("both", (1, 3))])
 def test_a_signal_stands_in_the_direction_it_is_for(said, walk, tmp_path):
     tags = {"highway": "traffic_signals"} | ({"traffic_signals:direction": said} if said else {})
     roads, _ = build_osm(write_map(tmp_path / "town.osm", TOWN | {2: (*TOWN[2][:2], tags)}, STREETS))
@@ -221,6 +223,30 @@ def test_the_command_prints_the_report(tmp_path, capsys):
         main(["build", "osm", str(source), "-o", str(tmp_path / "town.stg"), "--no-simplify"])
     assert caught.value.code == 0
     assert "OpenStreetMap contributors" in capsys.readouterr().err
+
+
+def test_points_of_interest_and_land_use_stand_beside_the_same_roads(shared_data, tmp_path):
+    source = shared_data / "osm_extracts" / "helsinki-centre.osm.pbf"
+    alone, more = (write_osm(source, tmp_path / name, poi=given, land_use=given) for name, given in
+                   (("a.stg", False), ("b.stg", True)))
+    tables = load_tables(tmp_path / "b.stg")
+    assert len(tables.nodes["poi"]) == more["points_of_interest"] > 0
+    assert len(tables.nodes["region"]) == more["regions"] > 0
+    one, other = (Roads.of(tmp_path / name) for name in ("a.stg", "b.stg"))
+    assert np.array_equal(one.line_xy, other.line_xy)
+    assert more["segments"] == alone["segments"]
+
+
+@pytest.mark.parametrize("option", [{"filter": "[highway]"}, {"simplify": False}, {"poi": True}, {"land_use": True}])
+def test_what_only_an_extract_can_give_is_refused_elsewhere(option, shared_data):
+    with pytest.raises(InputError, match="only an extract"):
+        build_osm(shared_data / "denver_traces" / "osmnx_drive_graph.graphml.gz", **option)
+
+
+def test_one_source_is_due(shared_data):
+    for source, options in ((None, {}), (shared_data / "osm_extracts" / "krems.osm.gz", {"place": "Krems"})):
+        with pytest.raises(InputError, match="one of a file, a place and a box"):
+            build_osm(source, **options)
 
 
 def test_a_graph_of_osmnx_goes_through_the_same_door(shared_data, tmp_path):

@@ -108,3 +108,30 @@ def test_a_cul_de_sac_with_a_loop_has_the_loop_twice_and_a_ring_alone_is_dropped
     segments = simplify(start, end, both, 7)
     rows = node_rows(segments, start, end)
     assert sorted(map(tuple, rows)) == [(0, 1), (1, 0), (1, 2, 3, 1), (1, 3, 2, 1)]
+
+
+def doubled_row(count, ring):
+    """One-way streets in a row, every other one drawn twice: where they meet is a junction until they are merged."""
+    ways = []
+    for place in range(0, 4 * count, 4):
+        last = 0 if ring and place == 4 * (count - 1) else place + 4
+        ways += [([place, place + 1, place + 2], True)] * 2 + [([place + 2, place + 3, last], True)]
+    return ways, 4 * count + (not ring)
+
+
+@pytest.mark.parametrize(("ring", "segments"), [(False, 2), (True, 0)])
+def test_what_is_a_ring_once_it_is_merged_is_dropped_by_osmnx_and_here(ring, segments):
+    osmnx = pytest.importorskip("osmnx")
+    from osmnx.graph import _create_graph
+
+    ways, count = doubled_row(3, ring)
+    elements = [{"type": "node", "id": node, "lon": node / 100, "lat": 0.0} for node in range(count)]
+    elements += [{"type": "way", "id": row, "nodes": nodes, "tags": {"oneway": "yes"}}
+                 for row, (nodes, _) in enumerate(ways)]
+    graph = osmnx.simplify_graph(_create_graph([{"elements": elements}], False))
+    assert len(graph.edges) == len(simplify(*legs_of(ways), count).tail) == 3 * segments
+    ways, count = doubled_row(30_000, ring)
+    start, end, both = legs_of(ways)
+    started = time.process_time()
+    assert len(simplify(start, end, both, count).tail) == 30_000 * segments
+    assert time.process_time() - started < 3  # steps in a row are not gone over again and again
