@@ -5,7 +5,7 @@
     python benchmarks/matching.py --routes 40         # a quick look
 
 Compared with fastmm where it is installed, and with the control: the nearest street of each point, joined by shortest
-ways. Everything runs in this process on one thread; speeds are points per second of processor time, the better of two
+ways. Everything runs in this process on one thread; speeds are points per second of processor time, the best of three
 runs, because the machine may be busy. Written to ``benchmarks/results/matching.md`` and ``matching.json``.
 """
 
@@ -223,7 +223,7 @@ def silence() -> Iterator[None]:
         os.close(nothing)
 
 
-def timed(work: Callable[[], Any], times: int = 2) -> tuple[Any, float]:
+def timed(work: Callable[[], Any], times: int = 3) -> tuple[Any, float]:
     """The result, and the least seconds of processor time."""
     best = np.inf
     for _ in range(times):
@@ -402,7 +402,7 @@ def page(record: dict[str, Any]) -> str:
     lines = ["# Map matching", "",
              f"Written by `python benchmarks/matching.py` on {record['date']}, {record['machine']}, load "
              f"{record['load']}; {versions}; seeds {record['seeds']}.", "",
-             "One process, one thread; speeds are points per second of processor time (the better of two runs). "
+             "One process, one thread; speeds are points per second of processor time (the best of three runs). "
              "*Nearest + shortest* is the control: the nearest street of each point, joined by shortest ways.", ""]
     lines += porto_page(record["porto"]) if "porto" in record else []
     lines += beijing_page(record["beijing"]) if "beijing" in record else []

@@ -53,7 +53,10 @@ print(json.dumps({"junctions": sum(degree > 0 for _, degree in graph.degree()), 
 
 
 def measure(*command: object) -> dict[str, Any]:
-    """Run a command that prints JSON, in a process of its own; its answer with ``wall_s``, ``cpu_s``, ``peak_mb``."""
+    """Run a command that prints JSON, in a process of its own; its answer with ``wall_s``, ``cpu_s``, ``peak_mb``.
+
+    A process starts with the peak of the one that started it, so this one stays small: others do the work.
+    """
     started = time.perf_counter()
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -74,10 +77,16 @@ def ours(source: Path, work: Path) -> dict[str, Any]:
 
 def theirs(source: Path, work: Path) -> dict[str, Any]:
     """Let osmnx make the same network; the XML that it needs is written before the clock runs."""
-    return measure(sys.executable, "-W", "ignore", "-c", OSMNX, drive_xml(source, work / "drive.osm"))
+    write("--write-xml", source, work / "drive.osm")
+    return measure(sys.executable, "-W", "ignore", "-c", OSMNX, work / "drive.osm")
 
 
-def drive_xml(source: Path, target: Path) -> Path:
+def write(*words: object) -> None:
+    """Have a file written by this script, in another process."""
+    subprocess.run([sys.executable, __file__, *map(str, words)], check=True)
+
+
+def drive_xml(source: Path, target: Path) -> None:
     """The ways of the drive network and their nodes, as osmnx would have fetched them."""
     import osmium
 
@@ -90,10 +99,9 @@ def drive_xml(source: Path, target: Path) -> Path:
         for entity in osmium.FileProcessor(str(source), osmium.osm.NODE | osmium.osm.WAY):
             if entity.id in (nodes if entity.is_node() else ways):
                 writer.add(entity)
-    return target
 
 
-def tiled(source: Path, target: Path, copies: int) -> Path:
+def tiled(source: Path, target: Path, copies: int) -> None:
     """The same city several times as one file: ids and places are shifted from copy to copy."""
     import osmium
     from osmium.osm.mutable import Node, Relation, Way
@@ -112,7 +120,6 @@ def tiled(source: Path, target: Path, copies: int) -> Path:
                     else:
                         writer.add_relation(Relation(members=[(one.type, one.ref + shift, one.role)
                                                               for one in entity.members], **base))
-    return target
 
 
 # ---------------------------------------------------------------- questions
@@ -144,7 +151,8 @@ def every_extract(sources: list[Path], work: Path) -> list[dict[str, Any]]:
 
 def many_copies(source: Path, work: Path, copies: int) -> dict[str, Any]:
     """One copy and several: what the next million directed legs cost."""
-    target = tiled(source, work / f"tiles-{copies}.osm.pbf", copies)
+    target = work / f"tiles-{copies}.osm.pbf"
+    write("--write-tiles", source, target, copies)
     one, many = ours(source, work), ours(target, work)
     more = (many["directed_legs"] - one["directed_legs"]) / 1e6
     return {"file": source.name, "copies": copies, "bytes": target.stat().st_size, "one": one, "many": many,
@@ -218,7 +226,16 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="build every extract in the folder, too")
     parser.add_argument("--tiles", type=int, default=0, metavar="N", help="build N copies as one file, too")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the page")
+    parser.add_argument("--write-xml", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--write-tiles", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.write_xml:
+        drive_xml(*given.write_xml)
+        return
+    if given.write_tiles:
+        source, target, copies = given.write_tiles
+        tiled(Path(source), Path(target), int(copies))
+        return
     result: dict[str, Any] = {
         "date": datetime.date.today().isoformat(), "machine": machine(), "python": platform.python_version(),
         "versions": {name: version(name) for name in ("osmnx", "osmium", "numpy", "pyarrow")}}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stgraph.version import __version__
 
 if TYPE_CHECKING:
+    from stgraph import build, ops, roads
     from stgraph.errors import InputError
     from stgraph.facade import Run, fit, load
     from stgraph.graph import Channel, DynamicHeteroGraph, Signal, TimeAxis
@@ -36,10 +37,12 @@ _HOME = {
     "load": "stgraph.facade",
 }
 __all__ = ["Channel", "City", "DynamicHeteroGraph", "Forecast", "InputError", "Run", "Signal", "TimeAxis", "Window",
-           "__version__", "fit", "load"]
+           "__version__", "build", "fit", "load", "ops", "roads"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("build", "ops", "roads"):  # modules, imported when first used
+        return importlib.import_module(f"stgraph.{name}")
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'stgraph' has no attribute '{name}'")

@@ -20,7 +20,7 @@ FLOORS = {
     "models": 4, "objectives": 4,
     "train": 5, "evaluate": 5,
     "report": 6,
-    "facade": 7, "cli": 7,
+    "facade": 7, "build": 7, "cli": 7,
 }
 
 

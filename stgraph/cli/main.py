@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 
 from stgraph.cli import build, data, train
 from stgraph.cli.demo import demo
+from stgraph.cli.edit import edit
 from stgraph.cli.info import info
 from stgraph.cli.score import evaluate, forecast, report
 from stgraph.cli.shared import print_json
@@ -23,6 +24,7 @@ app.add_typer(build.app, name="build")
 app.add_typer(data.app, name="data")
 app.command("demo")(demo)
 app.command("info")(info)
+app.command("edit")(edit)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate)
 app.command("forecast")(forecast)

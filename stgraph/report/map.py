@@ -19,6 +19,20 @@ from stgraph.graph import Geometry, GraphTables, load_tables
 from stgraph.graph.plain import SOURCE, TARGET, numbers
 from stgraph.graph.signal import Signal
 from stgraph.io import atomic_path
+from stgraph.report.map_margin import (
+    FAINT,
+    FOOT,
+    HEAD,
+    HEIGHT,
+    INK,
+    MANY,
+    PAPER,
+    STREET,
+    WIDTH,
+    WORDS,
+    Colours,
+    draw_margin,
+)
 from stgraph.roads import LocalProjection
 
 if TYPE_CHECKING:
@@ -28,33 +42,16 @@ if TYPE_CHECKING:
 
     from stgraph.graph import DynamicHeteroGraph
 
-PAPER, INK, FAINT, STREET = "#fbfaf7", "#22262e", "#8b8f98", "#5b6270"
 POINTS = (("#0b6fa4", "o"), ("#2e8540", "^"), ("#b8860b", "s"), ("#008b8b", "D"), ("#5d4037", "v"))
 """Colours and signs of layers of points that show no values; none is like a colour that stands for a value."""
-WORDS = ("#0b6fa4", "#d1495b", "#2e8540", "#7b3fa0", "#c77700", "#008b8b", "#5d4037", "#c2188b")
-"""Colours of the words of a category, the most frequent first."""
 CLASS_WIDTH = {"motorway": 3.4, "trunk": 3.0, "primary": 2.3, "secondary": 1.8, "tertiary": 1.35, "residential": 0.8,
                "living_street": 0.8, "service": 0.55, "track": 0.55, "footway": 0.5, "path": 0.5, "steps": 0.5}
 """Width of a street by its class, against 1 for any other; ramps (``motorway_link``) are a third narrower."""
 QUIET = ("junction", "traffic_signal", "restriction")
 """Types that are drawn only if asked for."""
 _DPI = 200
-_WIDTH, _HEIGHT, _MARGIN = 9.0, (4.0, 11.0), 0.2  # inches: of the picture, of the map least and most, at the sides
-_HEAD, _FOOT, _CREDIT = 0.66, 0.86, 0.34  # inches: above the map, below it, and of that the line of the attribution
 _SHOWN = {"m/s": ("km/h", 3.6)}
 _ROWS = 256  # rows of a signal that its mean on the map is taken over
-_MANY_EVENTS = 3000
-
-
-@dataclass(frozen=True)
-class _Colours:
-    """What the colours of one layer show: ``values [N]`` (codes where there are words), NaN for none."""
-
-    kind: str
-    values: np.ndarray
-    name: str
-    unit: str | None = None
-    words: tuple[str, ...] | None = None
 
 
 def draw_map(source: Path | str | DynamicHeteroGraph | GraphTables, out: Path | str, color: str | None = None,
@@ -91,9 +88,12 @@ def draw_map(source: Path | str | DynamicHeteroGraph | GraphTables, out: Path | 
     credit = attribution(tables.metadata)
     figure, axes = _sheet(shapes)
     points = [kind for kind, shape in shapes.items() if shape.form == "point"]
-    drawn = {kind: _draw(axes, tables, kind, shape, colours, POINTS[points.index(kind) % len(POINTS)]
-                         if kind in points else (STREET, "")) for kind, shape in shapes.items()}
-    _furniture(figure, axes, tables, drawn, colours, credit)
+    signs = {kind: POINTS[place % len(POINTS)] for place, kind in enumerate(points)}
+    if colours is not None and colours.words is not None:  # words have these colours: points are told by their form
+        signs = {kind: (INK, form) for kind, (_, form) in signs.items()}
+    drawn = {kind: _draw(axes, tables, kind, shape, colours, signs.get(kind, (STREET, "")))
+             for kind, shape in shapes.items()}
+    draw_margin(figure, axes, str(tables.metadata.get("name") or ""), drawn, colours, credit)
     with atomic_path(out) as work:
         figure.savefig(work, format="png", dpi=_DPI, facecolor=PAPER,
                        metadata={"Title": str(tables.metadata.get("name") or "map"), "Copyright": credit})
@@ -150,7 +150,7 @@ def _layers(tables: GraphTables, asked: str | None) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def _colours(tables: GraphTables, layers: list[str], asked: str) -> _Colours:
+def _colours(tables: GraphTables, layers: list[str], asked: str) -> Colours:
     named, _, short = asked.rpartition(".")
     for kind in [named] if named else layers:
         table = tables.nodes.get(kind)
@@ -166,25 +166,25 @@ def _colours(tables: GraphTables, layers: list[str], asked: str) -> _Colours:
                      remedy=f"choose among {', '.join(known)}")
 
 
-def _of_attribute(tables: GraphTables, kind: str, name: str) -> _Colours:
+def _of_attribute(tables: GraphTables, kind: str, name: str) -> Colours:
     column = tables.nodes[kind][name]
     if pa.types.is_string(column.type):
         column = column.combine_chunks().dictionary_encode()
     if pa.types.is_dictionary(column.type):
         words = (column.chunk(0) if isinstance(column, pa.ChunkedArray) else column).dictionary.to_pylist()
-        return _Colours(kind, numbers(column).astype(float), name, None, tuple(word or "(none)" for word in words))
+        return Colours(kind, numbers(column).astype(float), name, None, tuple(word or "(none)" for word in words))
     if not pa.types.is_primitive(column.type):
         raise InputError("this attribute is not one number or word for each", field="color", value=f"{kind}.{name}",
                          remedy="choose another attribute")
     values = numbers(column)
     if values.dtype == np.bool_:
-        return _Colours(kind, values.astype(float), name, None, ("no", "yes"))
+        return Colours(kind, values.astype(float), name, None, ("no", "yes"))
     said = tables.schema.of(kind).get(name)
     unit, factor = _SHOWN.get(said.unit or "", (said.unit, 1.0)) if said is not None else (None, 1.0)
-    return _Colours(kind, values.astype(float) * factor, name, unit)
+    return Colours(kind, values.astype(float) * factor, name, unit)
 
 
-def _of_signal(kind: str, signal: Signal, channel: str) -> _Colours:
+def _of_signal(kind: str, signal: Signal, channel: str) -> Colours:
     """Means over time in the unit of the source; of a long signal, over rows spread evenly."""
     index = signal.channel_names.index(channel)
     total, count = np.zeros(signal.shape[1]), np.zeros(signal.shape[1])
@@ -194,7 +194,7 @@ def _of_signal(kind: str, signal: Signal, channel: str) -> _Colours:
         total, count = total + np.where(seen, values[0, :, index], 0.0), count + seen
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / count
-    return _Colours(kind, signal.to_source(mean, index), channel, signal.channels[index].source_unit)
+    return Colours(kind, signal.to_source(mean, index), channel, signal.channels[index].source_unit)
 
 
 @dataclass(frozen=True)
@@ -271,19 +271,19 @@ def _sheet(shapes: dict[str, _Shape]) -> tuple[Figure, Axes]:
     extent = np.where(extent > 0, extent, 1000.0)
     middle = (low + high) / 2
     width, height = 1.08 * extent
-    tall = float(np.clip(_WIDTH * height / width, *_HEIGHT))
-    width, height = max(width, height * _WIDTH / tall), max(height, width * tall / _WIDTH)
-    whole = tall + _HEAD + _FOOT
-    figure = Figure(figsize=(_WIDTH, whole), facecolor=PAPER)
+    tall = float(np.clip(WIDTH * height / width, *HEIGHT))
+    width, height = max(width, height * WIDTH / tall), max(height, width * tall / WIDTH)
+    whole = tall + HEAD + FOOT
+    figure = Figure(figsize=(WIDTH, whole), facecolor=PAPER)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.0, _FOOT / whole, 1.0, tall / whole))
+    axes = figure.add_axes((0.0, FOOT / whole, 1.0, tall / whole))
     axes.set_xlim(middle[0] - width / 2, middle[0] + width / 2)
     axes.set_ylim(middle[1] - height / 2, middle[1] + height / 2)
     axes.set_axis_off()
     return figure, axes
 
 
-def _draw(axes: Axes, tables: GraphTables, kind: str, shape: _Shape, colours: _Colours | None,
+def _draw(axes: Axes, tables: GraphTables, kind: str, shape: _Shape, colours: Colours | None,
           sign: tuple[str, str]) -> dict[str, Any]:
     """One layer; gives what the legend needs."""
     shown = colours if colours is not None and colours.kind == kind else None
@@ -297,7 +297,7 @@ def _draw(axes: Axes, tables: GraphTables, kind: str, shape: _Shape, colours: _C
     return {"count": shape.count, "form": shape.form, "sign": sign, "scale": scale}
 
 
-def _scale(colours: _Colours, shape: _Shape) -> tuple[Colormap, Normalize]:
+def _scale(colours: Colours, shape: _Shape) -> tuple[Colormap, Normalize]:
     """From values to colours, dark for large, leaving out a hundredth at each end; or one colour for each word.
 
     Lines count by their length, so that a few long motorways are not lost among many short streets.
@@ -332,7 +332,7 @@ def _lengths(shape: _Shape) -> np.ndarray:
     return np.add.reduceat(step, shape.ptr[:-1])
 
 
-def _draw_lines(axes: Axes, tables: GraphTables, kind: str, shape: _Shape, shown: _Colours | None,
+def _draw_lines(axes: Axes, tables: GraphTables, kind: str, shape: _Shape, shown: Colours | None,
                 scale: tuple[Colormap, Normalize] | None) -> None:
     from matplotlib.collections import LineCollection
 
@@ -364,7 +364,7 @@ def _widths(tables: GraphTables, kind: str, shape: _Shape, axes: Axes) -> np.nda
         share = np.array(by_word)[numbers(column)]
     total = float(np.nansum(_lengths(shape))) or 1.0
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    spacing = (right - left) * (top - bottom) / total * (72 * _WIDTH / (right - left))  # between streets, points
+    spacing = (right - left) * (top - bottom) / total * (72 * WIDTH / (right - left))  # between streets, points
     return share * float(np.clip(0.085 * spacing, 0.3, 1.2))
 
 
@@ -384,7 +384,7 @@ def _one_direction(shape: _Shape, values: np.ndarray | None) -> np.ndarray:
     return (other < 0) | (here < other) | ~alike
 
 
-def _draw_rings(axes: Axes, shape: _Shape, shown: _Colours | None, scale: tuple[Colormap, Normalize] | None) -> None:
+def _draw_rings(axes: Axes, shape: _Shape, shown: Colours | None, scale: tuple[Colormap, Normalize] | None) -> None:
     from matplotlib.collections import PolyCollection
 
     assert shape.ptr is not None
@@ -396,10 +396,10 @@ def _draw_rings(axes: Axes, shape: _Shape, shown: _Colours | None, scale: tuple[
     axes.add_collection(collection, autolim=False)
 
 
-def _draw_points(axes: Axes, shape: _Shape, shown: _Colours | None, scale: tuple[Colormap, Normalize] | None,
+def _draw_points(axes: Axes, shape: _Shape, shown: Colours | None, scale: tuple[Colormap, Normalize] | None,
                  sign: tuple[str, str]) -> None:
     count = len(shape.xy)
-    many = count > _MANY_EVENTS
+    many = count > MANY
     size = float(np.clip(60_000.0 / max(count, 1), 0.9, 6.0) if many else np.clip(20_000.0 / max(count, 1), 14.0, 48.0))
     look: dict[str, Any] = {"s": size, "zorder": 4, "linewidths": 0.0 if many else 0.6,
                             "edgecolors": "none" if many else PAPER, "alpha": 0.4 if many else 0.95,
@@ -411,132 +411,3 @@ def _draw_points(axes: Axes, shape: _Shape, shown: _Colours | None, scale: tuple
                      norm=scale[1], plotnonfinite=True, **look)
     else:
         axes.scatter(shape.xy[:, 0], shape.xy[:, 1], color=sign[0], **look)
-
-
-# ---------------------------------------------------------------- what stands around the map
-def _furniture(figure: Figure, axes: Axes, tables: GraphTables, drawn: dict[str, dict[str, Any]],
-               colours: _Colours | None, credit: str) -> None:
-    """Title and layers above the map; scale, colours and attribution below it: nothing covers the land."""
-    tall = figure.get_figheight()
-    said = " · ".join(f"{one['count']:,} {_plural(kind, one['count'])}" for kind, one in drawn.items())
-    figure.text(_MARGIN / _WIDTH, 1 - 0.14 / tall, str(tables.metadata.get("name") or ""), ha="left", va="top",
-                fontsize=15, color=INK, fontweight="bold")
-    figure.text(_MARGIN / _WIDTH, 1 - 0.42 / tall, said, ha="left", va="top", fontsize=8.5, color=STREET)
-    figure.text(_MARGIN / _WIDTH, 0.5 * _CREDIT / tall, _fitted(credit), ha="left", va="center", fontsize=7.5,
-                color=INK)
-    for height in (_CREDIT, _FOOT, tall - _HEAD):
-        figure.add_artist(_rule(figure, height / tall))
-    _scale_bar(figure, axes)
-    shown = colours is not None and drawn.get(colours.kind, {}).get("scale") is not None
-    if colours is not None and shown and colours.words is None:
-        _colour_bar(figure, colours, drawn[colours.kind]["scale"])
-    elif colours is not None and shown:
-        _word_legend(figure, colours, drawn[colours.kind]["scale"][0])
-    _layer_legend(figure, drawn, colours if shown else None)
-
-
-def _fitted(credit: str) -> str:
-    """The attribution on at most two lines."""
-    if len(credit) <= 130:
-        return credit
-    words = credit.split(" · ")
-    lines = [""]
-    for word in words:
-        longer = f"{lines[-1]} · {word}" if lines[-1] else word
-        lines = [*lines[:-1], longer] if len(longer) <= 130 else [*lines, word]
-    return "\n".join(lines)
-
-
-def _rule(figure: Figure, height: float) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([0.0, 1.0], [height, height], color="#dcd8cd", linewidth=0.7, transform=figure.transFigure)
-
-
-def _plural(kind: str, count: int) -> str:
-    word = {"weather": "weather station", "poi": "point of interest"}.get(kind, _words(kind))
-    if count != 1 and " of " in word:
-        return word.replace(" of ", "s of ", 1)
-    return word if count == 1 else word[:-1] + "ies" if word.endswith("y") else word + "s"
-
-
-def _scale_bar(figure: Figure, axes: Axes) -> None:
-    """A bar of a round length, at most a fifth of the width, and an arrow to the north."""
-    from matplotlib.lines import Line2D
-
-    left, right = axes.get_xlim()
-    wanted = (right - left) / 5
-    unit = 10.0 ** np.floor(np.log10(wanted))
-    length = next(unit * step for step in (5, 2, 1) if unit * step <= wanted)
-    words = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    size = length / (right - left) * _WIDTH
-    tall = figure.get_figheight()
-    low, tick = _CREDIT + 0.14, 0.06
-
-    def place(inches: list[float], heights: list[float]) -> tuple[list[float], list[float]]:
-        return [one / _WIDTH for one in inches], [one / tall for one in heights]
-
-    first, last = _MARGIN, _MARGIN + size
-    figure.add_artist(Line2D(*place([first, first, last, last], [low + tick, low, low, low + tick]), color=INK,
-                             linewidth=1.2, solid_joinstyle="miter", transform=figure.transFigure))
-    figure.text((first + last) / 2 / _WIDTH, (low + 0.09) / tall, words, ha="center", va="bottom", fontsize=8,
-                color=INK)
-    needle = last + 0.32
-    figure.add_artist(Line2D(*place([needle, needle], [low, low + 0.22]), color=INK, linewidth=1.0,
-                             transform=figure.transFigure))
-    figure.add_artist(Line2D(*place([needle], [low + 0.22]), color=INK, marker="^", markersize=4.5, linestyle="none",
-                             transform=figure.transFigure))
-    figure.text((needle + 0.08) / _WIDTH, (low + 0.11) / tall, "N", ha="left", va="center", fontsize=8, color=INK)
-
-
-def _colour_bar(figure: Figure, colours: _Colours, scale: tuple[Colormap, Normalize]) -> None:
-    from matplotlib.cm import ScalarMappable
-
-    ramp, norm = scale
-    tall = figure.get_figheight()
-    bar = figure.add_axes(((_WIDTH - _MARGIN - 3.0) / _WIDTH, (_CREDIT + 0.24) / tall, 3.0 / _WIDTH, 0.09 / tall))
-    known = colours.values[np.isfinite(colours.values)]
-    low, high = bool((known < norm.vmin).any()), bool((known > norm.vmax).any())
-    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((low, high), "neither")
-    drawn = figure.colorbar(ScalarMappable(norm, ramp), cax=bar, orientation="horizontal", extend=extend)
-    drawn.outline.set_visible(False)
-    bar.tick_params(labelsize=7.5, length=2, color=INK, labelcolor=INK, pad=2)
-    unit = f", {colours.unit}" if colours.unit and colours.unit != "1" else ""
-    figure.text((_WIDTH - _MARGIN - 3.3) / _WIDTH, (_CREDIT + 0.285) / tall, f"{_words(colours.name)}{unit}",
-                fontsize=8.5, color=INK, ha="right", va="center")
-
-
-def _word_legend(figure: Figure, colours: _Colours, ramp: Any) -> None:
-    """The words that colours stand for, the most frequent ones."""
-    from matplotlib.lines import Line2D
-
-    assert colours.words is not None
-    counts = np.bincount(colours.values.astype(int), minlength=len(colours.words))
-    order = [code for code in np.argsort(-counts, kind="stable") if counts[code]]
-    entries = [Line2D([], [], color=ramp.colors[code], linewidth=2.4, label=_words(colours.words[code]))
-               for code in order[:len(WORDS)]]
-    if len(order) > len(WORDS):
-        entries.append(Line2D([], [], color=FAINT, linewidth=2.4, label=f"{len(order) - len(WORDS)} others"))
-    columns = (len(entries) + 1) // 2 if len(entries) > 4 else len(entries)
-    figure.legend(handles=entries, loc="center right", ncols=columns, frameon=False, fontsize=7.5, labelcolor=INK,
-                  bbox_to_anchor=((_WIDTH - _MARGIN + 0.1) / _WIDTH, (_CREDIT + _FOOT) / 2 / figure.get_figheight()),
-                  handlelength=1.2, columnspacing=1.2, handletextpad=0.5, labelspacing=0.35)
-
-
-def _layer_legend(figure: Figure, drawn: dict[str, dict[str, Any]], colours: _Colours | None) -> None:
-    """Layers of points by their colour, and what has no value."""
-    from matplotlib.lines import Line2D
-
-    entries = [Line2D([], [], marker="o" if one["count"] > _MANY_EVENTS else one["sign"][1], linestyle="none",
-                      color=one["sign"][0], markersize=5.5, markeredgecolor=PAPER, label=_plural(kind, 2))
-               for kind, one in drawn.items() if one["form"] == "point" and one["scale"] is None]
-    if colours is not None and colours.words is None and np.isnan(colours.values).any():
-        entries.append(Line2D([], [], color=FAINT, linewidth=2.4, label=f"no {_words(colours.name)} known"))
-    if entries:
-        figure.legend(handles=entries, loc="center right", ncols=len(entries), frameon=False, fontsize=8.5,
-                      labelcolor=INK, handletextpad=0.2, columnspacing=1.2,
-                      bbox_to_anchor=((_WIDTH - _MARGIN + 0.1) / _WIDTH, 1 - 0.5 * _HEAD / figure.get_figheight()))
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -78,7 +78,8 @@ def test_streets_are_opened_slowed_down_and_added(bundle: str) -> None:
 
 @pytest.mark.parametrize(("words", "problem"), [
     (["--from", NOON], "one kind of edit"), (["--close", "1-2-0", "--open", "1-2-0", "--from", NOON], "one kind"),
-    (["--close", "nowhere", "--from", NOON], "no such segment"), (["--close", "1-2-0", "--from", "noon"], "usable time"),
+    (["--close", "nowhere", "--from", NOON], "no such segment"),
+    (["--close", "1-2-0", "--from", "noon"], "usable time"),
     (["--change-speed", "1-2-0", "--from", NOON], "a speed goes with"),
     (["--close", "1-2-0", "--speed", "3", "--from", NOON], "a speed goes with"),
     (["--close", "1-2-0", "--both-ways", "--from", NOON], "one of --add"),

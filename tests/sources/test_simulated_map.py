@@ -10,7 +10,7 @@ import pytest
 
 from stgraph.sources.simulate.layout import lay_out, plan_of
 from stgraph.sources.simulate.network import RoadNetwork, to_metres
-from stgraph.sources.simulate.osm import HIGHWAY, write_osm
+from stgraph.sources.simulate.osm import HIGHWAY, first_nodes, write_osm
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,8 @@ def test_ways_are_the_segments(network: RoadNetwork, tmp_path: Path, name: str) 
             directions[nodes[0], nodes[-1]] = thing.tags["highway"], length
             if thing.tags.get("oneway") != "yes":
                 directions[nodes[-1], nodes[0]] = thing.tags["highway"], length
-    expected = {(row.from_junction + 1, row.to_junction + 1): (HIGHWAY[row.road_class], row.length_m)
+    first = first_nodes(network)
+    expected = {(first[row.from_junction], row.to_junction + 1): (HIGHWAY[row.road_class], row.length_m)
                 for row in network.segments.itertuples()}
     assert directions.keys() == expected.keys()
     for ends, (kind, length) in expected.items():

@@ -308,7 +308,7 @@ def _weather(tables: GraphTables, layers: Layers, rows: dict[tuple[int, str], np
     nodes = _unjoined(layers, rows, kind, source, relation, len(tables.nodes[kind]))
     places = [_places(tables.nodes[one], False, here) for one, here in
               ((source, np.arange(len(tables.nodes[source]))), (kind, nodes))]
-    if not len(nodes):
+    if not len(nodes) and (len(tables.nodes[kind]) or relation in tables.edges):
         return []
     if places[0] is None or places[1] is None:
         return [{"relation": label(relation), "nodes": len(nodes), "joined": 0, "apart": len(nodes),

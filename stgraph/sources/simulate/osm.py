@@ -19,7 +19,8 @@ GENERATOR = "stgraph simulated city"
 def write_osm(network: RoadNetwork, path: Path | str) -> Path:
     """Write the network as ``.osm.pbf`` (or what the ending says); the two directions of a street are one way.
 
-    Node ``i + 1`` is junction ``i``; points between junctions have the ids after those. Way ``s + 1`` is segment ``s``,
+    Node ``i + 1`` is junction ``i``. The map ends at gates, so what leaves a gate starts at a node of its own (see
+    :func:`first_nodes`); points between junctions have the ids after those. Way ``s + 1`` is segment ``s``,
     tagged ``highway``, ``lanes`` (of both directions together), ``maxspeed`` (km/h, whole), and ``oneway`` where it has
     no other direction. Turns that the simulation does not allow are restrictions.
 
@@ -32,14 +33,17 @@ def write_osm(network: RoadNetwork, path: Path | str) -> Path:
     segments = network.segments
     places = np.column_stack(to_degrees(network.junctions[["x", "y"]].to_numpy()))
     way_of, both = _ways(network)
+    first = first_nodes(network)
     path = Path(path)
     with atomic_path(path) as work:
         header = osmium.io.Header()
         header.set("generator", GENERATOR)
         with osmium.SimpleWriter(str(work), overwrite=True, header=header) as writer:
-            for junction, place in enumerate(places):
-                writer.add_node(Node(id=junction + 1, location=tuple(place), version=1))
-            following = len(places) + 1
+            nodes_of = sorted({*zip(range(1, len(places) + 1), range(len(places)), strict=True),
+                               *zip(first.tolist(), range(len(places)), strict=True)})
+            for number, junction in nodes_of:
+                writer.add_node(Node(id=number, location=tuple(places[junction]), version=1))
+            following = nodes_of[-1][0] + 1
             ways = []
             for segment in np.flatnonzero(way_of == np.arange(len(segments))):
                 row = segments.iloc[segment]
@@ -47,7 +51,7 @@ def write_osm(network: RoadNetwork, path: Path | str) -> Path:
                 for place in inner:
                     writer.add_node(Node(id=following, location=tuple(place), version=1))
                     following += 1
-                nodes = [int(row["from_junction"]) + 1, *range(following - len(inner), following),
+                nodes = [int(first[row["from_junction"]]), *range(following - len(inner), following),
                          int(row["to_junction"]) + 1]
                 tags = {"highway": HIGHWAY[row["road_class"]], "maxspeed": f"{row['free_speed'] * 3.6:.0f}",
                         "lanes": str(int(row["lanes"]) * (2 if both[segment] else 1)),
@@ -61,6 +65,14 @@ def write_osm(network: RoadNetwork, path: Path | str) -> Path:
                 writer.add_relation(Relation(id=number + 1, members=members, version=1, tags={
                     "type": "restriction", "restriction": "no_straight_on"}))
     return path
+
+
+def first_nodes(network: RoadNetwork) -> np.ndarray:
+    """Node of the map at which the segments out of each junction start, ``[J]``."""
+    gates = np.flatnonzero(network.junctions["kind"] == "gate")
+    first = np.arange(1, len(network.junctions) + 1)
+    first[gates] = len(first) + 1 + np.arange(len(gates))
+    return first
 
 
 def _ways(network: RoadNetwork) -> tuple[np.ndarray, np.ndarray]:
