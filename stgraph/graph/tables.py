@@ -109,6 +109,7 @@ def _checked(column: pa.ChunkedArray, attribute: Attribute, size: int, path: Pat
         entries = array.flatten()
         if len(entries) != size * prod(shape) or entries.null_count:
             raise BundleError("the column has missing entries", file=path, field=name, remedy="make the bundle again")
+        return pa.FixedSizeListArray.from_arrays(entries, prod(shape))  # Parquet gives the entries another name
     if attribute.categories is None:
         return array if not pa.types.is_dictionary(array.type) else array.dictionary_decode()
     words = column_of(list(attribute.categories))

@@ -313,7 +313,11 @@ def _from_tables(tables: GraphTables) -> Roads:
     junctions, segments, road = tables.nodes["junction"], tables.nodes["segment"], tables.edges[ROAD]
     metric = "lonlat" not in junctions.column_names
     place = "pos" if metric else "lonlat"
-    tail, head = numbers(road[SOURCE]), numbers(road[TARGET])
+    tail, head = np.array(numbers(road[SOURCE])), np.array(numbers(road[TARGET]))
+    if BEGINS in tables.edges and ENDS in tables.edges:  # right in any order of the nodes
+        begins, ends = tables.edges[BEGINS], tables.edges[ENDS]
+        tail[numbers(begins[TARGET])] = numbers(begins[SOURCE])
+        head[numbers(ends[SOURCE])] = numbers(ends[TARGET])
     if "geometry" in segments.column_names:
         line_ptr, line_xy = Geometry(segments["geometry"]).coordinates()
     else:
@@ -338,8 +342,8 @@ def _from_tables(tables: GraphTables) -> Roads:
         more |= {"forbidden": numbers(member[SOURCE])[order],
                  "forbidden_ptr": np.concatenate([[0], np.cumsum(size)]).astype(np.int64)}
     return Roads(
-        junction_id=_ids(junctions), junction_xy=np.array(numbers(junctions[place])), tail=np.array(tail),
-        head=np.array(head), length=np.array(numbers(segments["length"])), line_ptr=line_ptr, line_xy=line_xy,
+        junction_id=_ids(junctions), junction_xy=np.array(numbers(junctions[place])), tail=tail,
+        head=head, length=np.array(numbers(segments["length"])), line_ptr=line_ptr, line_xy=line_xy,
         metric=metric, attributes={name: segments[name] for name in segments.column_names if name not in used},
         junction_attributes={name: junctions[name] for name in junctions.column_names if name not in used},
         metadata=tables.metadata, segment_id=segments["node_id"], **more)

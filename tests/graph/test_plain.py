@@ -51,7 +51,9 @@ def test_tables_become_a_graph_and_come_back() -> None:
 def test_both_ways_give_the_same_bundle(tmp_path: Path) -> None:
     save(made(), tmp_path / "tables.stg")
     save(made().graph(), tmp_path / "graph.stg")
+    save(load_tables(tmp_path / "graph.stg"), tmp_path / "again.stg")
     assert data_sha256(tmp_path / "tables.stg") == data_sha256(tmp_path / "graph.stg")
+    assert data_sha256(tmp_path / "tables.stg") == data_sha256(tmp_path / "again.stg")
     loaded = load(tmp_path / "tables.stg")
     assert loaded["place"].geometry == made().graph()["place"].geometry
     assert loaded.table("notes").equals(made().tables["notes"])

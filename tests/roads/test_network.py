@@ -109,3 +109,14 @@ def test_places_across_the_180th_meridian() -> None:
     place = roads.locate(np.array([0]), roads.length / 2)
     assert abs(abs(place[0, 0]) - 180) < 1e-6
     assert abs(roads.heading(np.array([0]), np.array([1.0]))[0] - 90) < 1e-6
+
+
+def test_a_graph_in_another_order_holds_the_same_roads() -> None:
+    graph = town().tables().graph()
+    back = Roads.of(graph.reorder(np.array([3, 1, 4, 0, 2]), "segment").reorder(np.array([1, 0]), "junction"))
+    ids = pa.chunked_array([pa.array(["7-9-0", "9-7-0", "9-7-1", "7-7-0", "7-7-1"])]).to_pylist()
+    for position, name in enumerate(pa.chunked_array(back.segment_id).to_pylist()):
+        was = ids.index(name)
+        assert back.junction_id[back.tail[position]] == town().junction_id[town().tail[was]]
+        assert back.junction_id[back.head[position]] == town().junction_id[town().head[was]]
+        assert back.length[position] == town().length[was]
