@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
 __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
     """Versions of what a number depends on, by package."""
+    from importlib import metadata
+
     found = {"python": platform.python_version(), "stgraph": __version__}
     for package in ("torch", "torch-geometric", "lightning", "numpy"):
         try:

@@ -151,8 +151,8 @@ class Geometry:
         """Names of the kinds of shape that occur."""
         offsets, data = self._offsets(), self._data()
         starts = offsets[:-1][np.diff(offsets) >= 5]
-        codes = data[starts + 1].astype(np.int64)  # little endian; the kinds are below 256
-        return {KINDS.get(int(code), "Geometry") for code in np.unique(codes)}
+        codes = data[starts + 1]  # little endian; the kinds are below 256
+        return {KINDS.get(int(code), "Geometry") for code in np.flatnonzero(np.bincount(codes))}
 
     def _offsets(self) -> np.ndarray:
         buffer = self.wkb.buffers()[1]

@@ -261,7 +261,7 @@ def _h3() -> Any:
         return importlib.import_module("h3.api.basic_int")
     except ImportError as error:
         raise InputError("the package h3 is not installed", field="h3",
-                         remedy="install it with: pip install 'stgraph-city[h3]'; or choose --grid") from error
+                         remedy="install it with: pip install 'stgraph-city[hexagons]'; or choose --grid") from error
 
 
 def cell_tables(ids: list[str], middle: np.ndarray, rings: Any, source: np.ndarray, target: np.ndarray,
