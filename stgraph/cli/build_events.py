@@ -53,7 +53,7 @@ Regions = Annotated[Path | None, _option("--regions", _PLACE,
 RegionKey = Annotated[_Text, _option("--region-key", _PLACE,
     "Column of names in --regions. Default: region_id, geoid, fid, id, code, name; else the row number.")]
 Grid = Annotated[_Text, _option("--grid", _PLACE, "Side of the cells of a regular grid: 500m, 1km.")]
-H3 = Annotated[int | None, _option("--h3", _PLACE, "Resolution of H3 cells, 0 to 15; needs the package h3.")]
+H3 = Annotated[int | None, _option("--h3", _PLACE, "Resolution of H3 cells, 0 to 15; needs the extra hexagons.")]
 Limit = Annotated[_Text, _option("--limit", _PLACE,
     "Farthest that an event may lie from its place; farther ones are kept apart. Default: 200m from a segment, 5km "
     "from a sensor, inside of a region. With --grid or --h3: from the middle of the events, or from the box of --on; "
