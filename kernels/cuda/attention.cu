@@ -1,0 +1,464 @@
+// Attention over the in-edges of each node, forward and backward: a warp takes one row, slab and head.
+//
+// `lanes` lanes share an entry, four channels each (two times four above 128), so 32 / lanes entries are in flight. Each
+// group of lanes keeps an online softmax (Milakov and Gimelshein 2018) of the entries that it saw; the groups are merged
+// at the end by exclusive-or shuffles, in a fixed order. Only the logarithm of the sum of exponentials is kept; the
+// backward pass computes scores again (Dao et al. 2022): once over the rows, once over the transposed rows, and once over
+// the edges where their scores need a gradient. Nothing is stored per edge and channel.
+#include "common.cuh"
+
+namespace stgraph {
+namespace device {
+namespace {
+
+constexpr int kWarps = kThreads / 32;
+
+struct Attention {
+  Rows rows;
+  StgraphTensor q, k, v, out, grad, grad_q, grad_k, grad_v, lse, delta;
+  const void* bias;
+  int64_t bias_edge, bias_head;
+  void* grad_bias;
+  int64_t batch, time, heads;
+  int width;           // channels per head
+  int lanes;           // that share an entry, a power of two
+  int vector;          // whether four channels may be read at once
+  int heads_in_block;  // a power of two
+  uint64_t dropout_key, dropped;
+  double kept_scale, factor;
+};
+
+// Which row, slab and head a warp works on, and which entry and channels a lane.
+struct Warp {
+  int64_t row, head, batch, time;
+  int within, group, groups;
+};
+
+__device__ __forceinline__ bool find_work(const Attention& p, const Order& order, Warp& w) {
+  Place at = place_of(order);
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  w.row = static_cast<int64_t>(at.item_block) * (kWarps / p.heads_in_block) + warp / p.heads_in_block;
+  w.head = static_cast<int64_t>(at.tile) * p.heads_in_block + warp % p.heads_in_block;
+  w.batch = at.batch, w.time = at.time;
+  w.within = lane % p.lanes, w.group = lane / p.lanes, w.groups = 32 / p.lanes;
+  return w.row < p.rows.count && w.head < p.heads;
+}
+
+// What one head of one slab holds, from row 0 on.
+template <typename type>
+__device__ __forceinline__ type* cell(const StgraphTensor& tensor, const Warp& w) {
+  return slab<type>(tensor, w.batch, w.time) + w.head * tensor.head;
+}
+
+// This lane's channels of a row, 0 beyond the last.
+template <int kSlots, typename scalar_t, typename acc_t>
+__device__ __forceinline__ void read(const Attention& p, const Warp& w, const scalar_t* from, acc_t* to) {
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    int channel = (slot * p.lanes + w.within) * 4;
+    if (p.vector && channel < p.width) {
+      Pack<scalar_t, 4> pack = load<scalar_t, 4>(from + channel);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[slot * 4 + i] = widen(pack.value[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[slot * 4 + i] = channel + i < p.width ? widen(from[channel + i]) : acc_t(0);
+    }
+  }
+}
+
+template <int kSlots, typename scalar_t, typename acc_t>
+__device__ __forceinline__ void write(const Attention& p, const Warp& w, const acc_t* from, acc_t factor,
+                                      scalar_t* to) {
+  if (w.group != 0) return;
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    int channel = (slot * p.lanes + w.within) * 4;
+    Pack<scalar_t, 4> pack;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) narrow(from[slot * 4 + i] * factor, pack.value[i]);
+    if (p.vector && channel < p.width) {
+      store(to + channel, pack);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (channel + i < p.width) to[channel + i] = pack.value[i];
+    }
+  }
+}
+
+// The sum over the lanes that share an entry; every lane of the warp takes part.
+template <typename acc_t>
+__device__ __forceinline__ acc_t over_lanes(const Attention& p, acc_t value) {
+  for (int step = p.lanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
+  return value;
+}
+
+// The sum over the groups of lanes.
+template <typename acc_t>
+__device__ __forceinline__ acc_t over_groups(const Attention& p, acc_t value) {
+  for (int step = p.lanes; step < 32; step *= 2) value += __shfl_xor_sync(kAllLanes, value, step);
+  return value;
+}
+
+template <int kCount, typename acc_t>
+__device__ __forceinline__ acc_t product(const acc_t* left, const acc_t* right) {
+  acc_t sum = 0;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) sum += left[i] * right[i];
+  return sum;
+}
+
+// The finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+__host__ __device__ __forceinline__ uint64_t mix(uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+  return z ^ (z >> 31);
+}
+
+// 0 or 1 / (1 - rate), the same for an edge, slab and head in every pass.
+template <typename acc_t>
+__device__ __forceinline__ acc_t mask(const Attention& p, int64_t edge, const Warp& w) {
+  if (!p.dropped) return 1;
+  uint64_t slab = static_cast<uint64_t>(w.batch * p.time + w.time);
+  uint64_t place = (static_cast<uint64_t>(edge) * static_cast<uint64_t>(p.batch * p.time) + slab) *
+                       static_cast<uint64_t>(p.heads) + static_cast<uint64_t>(w.head);
+  return (mix(p.dropout_key + 0x9E3779B97F4A7C15ull * place) >> 40) < p.dropped ? acc_t(0)
+                                                                               : static_cast<acc_t>(p.kept_scale);
+}
+
+// From the product of query and key, or the sum of the scores at the two ends, to the score of an edge; `slope` is the
+// derivative of the one by the other.
+template <bool kDot, typename scalar_t, typename acc_t>
+__device__ __forceinline__ acc_t score(const Attention& p, acc_t given, int64_t edge, int64_t head, acc_t& slope) {
+  acc_t factor = static_cast<acc_t>(p.factor);
+  acc_t bias = p.bias ? widen(static_cast<const scalar_t*>(p.bias)[edge * p.bias_edge + head * p.bias_head]) : acc_t(0);
+  if constexpr (kDot) {
+    slope = factor;
+    return given * factor + bias;
+  } else {
+    acc_t sum = given + bias;
+    slope = sum > 0 ? acc_t(1) : factor;
+    return sum * slope;
+  }
+}
+
+template <typename acc_t>
+__device__ __forceinline__ acc_t minus_infinity() {
+  return -static_cast<acc_t>(INFINITY);
+}
+
+// ---------------------------------------------------------------- forward
+template <typename scalar_t, int kSlots, bool kDot>
+__global__ void __launch_bounds__(kThreads, 1) attention_forward(Attention p, Order order) {
+  using acc_t = typename Accumulate<scalar_t>::type;
+  constexpr int kCount = 4 * kSlots;
+  Warp w;
+  if (!find_work(p, order, w)) return;  // all lanes of a warp together
+  const scalar_t *k = cell<const scalar_t>(p.k, w), *v = cell<const scalar_t>(p.v, w);
+  const scalar_t* q = cell<const scalar_t>(p.q, w) + w.row * p.q.node;
+  acc_t query[kDot ? kCount : 1];
+  if constexpr (kDot) read<kSlots>(p, w, q, query);
+  else query[0] = widen(*q);
+
+  acc_t best = minus_infinity<acc_t>(), mass = 0, sum[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) sum[i] = 0;
+  int64_t end = p.rows.rowptr[w.row + 1];
+  for (int64_t first = p.rows.rowptr[w.row]; first < end; first += w.groups) {
+    int64_t entry = first + w.group, col = 0, edge = 0;
+    bool active = entry < end;
+    acc_t value[kCount], given = 0, slope;
+    if (active) {
+      col = p.rows.source(entry), edge = p.rows.edge_of(entry);
+      read<kSlots>(p, w, v + col * p.v.node, value);
+      if constexpr (kDot) {
+        acc_t key[kCount];
+        read<kSlots>(p, w, k + col * p.k.node, key);
+        given = product<kCount>(query, key);
+      } else {
+        given = query[0] + widen(k[col * p.k.node]);
+      }
+    }
+    if constexpr (kDot) given = over_lanes(p, given);
+    if (!active) continue;
+    acc_t own = score<kDot, scalar_t>(p, given, edge, w.head, slope);
+    if (own == minus_infinity<acc_t>()) continue;
+    acc_t before = best;
+    best = own > best ? own : best;
+    acc_t rescale = before == best ? acc_t(1) : exponential(before - best), chance = exponential(own - best);
+    mass = mass * rescale + chance;
+    chance *= mask<acc_t>(p, edge, w);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) sum[i] = sum[i] * rescale + chance * value[i];
+  }
+  __syncwarp(kAllLanes);
+
+  for (int step = p.lanes; step < 32; step *= 2) {
+    acc_t other = __shfl_xor_sync(kAllLanes, best, step), top = other > best ? other : best;
+    acc_t mine = best == top ? acc_t(1) : exponential(best - top);
+    acc_t theirs = other == top ? acc_t(1) : exponential(other - top);
+    acc_t other_mass = __shfl_xor_sync(kAllLanes, mass, step);
+    mass = mass * mine + other_mass * theirs, best = top;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      acc_t other_sum = __shfl_xor_sync(kAllLanes, sum[i], step);
+      sum[i] = sum[i] * mine + other_sum * theirs;
+    }
+  }
+  write<kSlots>(p, w, sum, mass == 0 ? acc_t(0) : 1 / mass, cell<scalar_t>(p.out, w) + w.row * p.out.node);
+  if (threadIdx.x % 32 == 0)
+    cell<acc_t>(p.lse, w)[w.row * p.lse.node] = mass == 0 ? minus_infinity<acc_t>() : best + logarithm(mass);
+}
+
+// ---------------------------------------------------------------- backward
+// Probability of an edge from its score and the row's lse; 0 throughout a row of -inf.
+template <typename acc_t>
+__device__ __forceinline__ acc_t probability(acc_t own, acc_t lse) {
+  return exponential(own - (lse == minus_infinity<acc_t>() ? acc_t(0) : lse));
+}
+
+// Over the rows: delta = grad . out, and the gradient of what the row itself gives to the scores.
+template <typename scalar_t, int kSlots, bool kDot>
+__global__ void __launch_bounds__(kThreads, 1) attention_rows(Attention p, Order order) {
+  using acc_t = typename Accumulate<scalar_t>::type;
+  constexpr int kCount = 4 * kSlots, kScores = kDot ? kCount : 1;
+  Warp w;
+  if (!find_work(p, order, w)) return;
+  const scalar_t *k = cell<const scalar_t>(p.k, w), *v = cell<const scalar_t>(p.v, w);
+  const scalar_t* q = cell<const scalar_t>(p.q, w) + w.row * p.q.node;
+  acc_t query[kScores], grad[kCount], sum[kScores], delta;
+  read<kSlots>(p, w, cell<const scalar_t>(p.grad, w) + w.row * p.grad.node, grad);
+  {
+    acc_t out[kCount];
+    read<kSlots>(p, w, cell<const scalar_t>(p.out, w) + w.row * p.out.node, out);
+    delta = over_lanes(p, product<kCount>(grad, out));
+  }
+  if (threadIdx.x % 32 == 0) cell<acc_t>(p.delta, w)[w.row * p.delta.node] = delta;
+  acc_t lse = cell<const acc_t>(p.lse, w)[w.row * p.lse.node];
+  if constexpr (kDot) read<kSlots>(p, w, q, query);
+  else query[0] = widen(*q);
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) sum[i] = 0;
+
+  int64_t end = p.rows.rowptr[w.row + 1];
+  for (int64_t first = p.rows.rowptr[w.row]; first < end; first += w.groups) {
+    int64_t entry = first + w.group, edge = 0;
+    bool active = entry < end;
+    acc_t key[kScores], given = 0, through = 0, slope;
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) key[i] = 1;
+    if (active) {
+      int64_t col = p.rows.source(entry);
+      edge = p.rows.edge_of(entry);
+      acc_t value[kCount];
+      read<kSlots>(p, w, v + col * p.v.node, value);
+      through = product<kCount>(grad, value);
+      if constexpr (kDot) {
+        read<kSlots>(p, w, k + col * p.k.node, key);
+        given = product<kCount>(query, key);
+      } else {
+        given = query[0] + widen(k[col * p.k.node]);
+      }
+    }
+    through = over_lanes(p, through);
+    if constexpr (kDot) given = over_lanes(p, given);
+    if (!active) continue;
+    acc_t chance = probability(score<kDot, scalar_t>(p, given, edge, w.head, slope), lse);
+    acc_t change = chance * (through * mask<acc_t>(p, edge, w) - delta) * slope;
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) sum[i] += change * key[i];
+  }
+  __syncwarp(kAllLanes);
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) sum[i] = over_groups(p, sum[i]);
+  scalar_t* to = cell<scalar_t>(p.grad_q, w) + w.row * p.grad_q.node;
+  if constexpr (kDot) write<kSlots>(p, w, sum, acc_t(1), to);
+  else if (threadIdx.x % 32 == 0) narrow(sum[0], *to);
+}
+
+// Over the transposed rows: the gradients of keys (or scores of the sources) and values. `p.rows` is the transpose.
+template <typename scalar_t, int kSlots, bool kDot>
+__global__ void __launch_bounds__(kThreads, 1) attention_columns(Attention p, Order order) {
+  using acc_t = typename Accumulate<scalar_t>::type;
+  constexpr int kCount = 4 * kSlots, kScores = kDot ? kCount : 1;
+  Warp w;
+  if (!find_work(p, order, w)) return;
+  const scalar_t *q = cell<const scalar_t>(p.q, w), *grad = cell<const scalar_t>(p.grad, w);
+  const acc_t *lse = cell<const acc_t>(p.lse, w), *delta = cell<const acc_t>(p.delta, w);
+  const scalar_t* k = cell<const scalar_t>(p.k, w) + w.row * p.k.node;
+  acc_t key[kScores], value[kCount], sum_key[kScores], sum_value[kCount];
+  read<kSlots>(p, w, cell<const scalar_t>(p.v, w) + w.row * p.v.node, value);
+  if constexpr (kDot) read<kSlots>(p, w, k, key);
+  else key[0] = widen(*k);
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) sum_key[i] = 0;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) sum_value[i] = 0;
+
+  int64_t end = p.rows.rowptr[w.row + 1];
+  for (int64_t first = p.rows.rowptr[w.row]; first < end; first += w.groups) {
+    int64_t entry = first + w.group, row = 0, edge = 0;
+    bool active = entry < end;
+    acc_t query[kScores], flow[kCount], given = 0, through = 0, slope;
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) query[i] = 1;
+    if (active) {
+      row = p.rows.source(entry), edge = p.rows.edge_of(entry);
+      read<kSlots>(p, w, grad + row * p.grad.node, flow);
+      through = product<kCount>(flow, value);
+      if constexpr (kDot) {
+        read<kSlots>(p, w, q + row * p.q.node, query);
+        given = product<kCount>(query, key);
+      } else {
+        given = key[0] + widen(q[row * p.q.node]);
+      }
+    }
+    through = over_lanes(p, through);
+    if constexpr (kDot) given = over_lanes(p, given);
+    if (!active) continue;
+    acc_t chance = probability(score<kDot, scalar_t>(p, given, edge, w.head, slope), lse[row * p.lse.node]);
+    acc_t kept = mask<acc_t>(p, edge, w);
+    acc_t change = chance * (through * kept - delta[row * p.delta.node]) * slope;
+    chance *= kept;
+#pragma unroll
+    for (int i = 0; i < kScores; ++i) sum_key[i] += change * query[i];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) sum_value[i] += chance * flow[i];
+  }
+  __syncwarp(kAllLanes);
+#pragma unroll
+  for (int i = 0; i < kScores; ++i) sum_key[i] = over_groups(p, sum_key[i]);
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) sum_value[i] = over_groups(p, sum_value[i]);
+  write<kSlots>(p, w, sum_value, acc_t(1), cell<scalar_t>(p.grad_v, w) + w.row * p.grad_v.node);
+  scalar_t* to = cell<scalar_t>(p.grad_k, w) + w.row * p.grad_k.node;
+  if constexpr (kDot) write<kSlots>(p, w, sum_key, acc_t(1), to);
+  else if (threadIdx.x % 32 == 0) narrow(sum_key[0], *to);
+}
+
+// Over the edges: the gradient of their own scores, summed over batch and time. A warp takes 32 entries of one head.
+template <typename scalar_t, int kSlots, bool kDot>
+__global__ void __launch_bounds__(kThreads, 1) attention_edges(Attention p, Order order) {
+  using acc_t = typename Accumulate<scalar_t>::type;
+  constexpr int kCount = 4 * kSlots;
+  Place at = place_of(order);
+  int64_t chunk = static_cast<int64_t>(at.item_block) * kWarps + threadIdx.x / 32;
+  int lane = threadIdx.x % 32;
+  if (chunk * 32 >= p.rows.entries) return;
+  Warp w;
+  w.head = at.tile, w.within = lane % p.lanes, w.group = lane / p.lanes, w.groups = 32 / p.lanes;
+  int64_t own = chunk * 32 + lane, own_row = 0, own_col = 0, own_edge = -1;
+  if (own < p.rows.entries)
+    own_row = p.rows.row_of(own), own_col = p.rows.source(own), own_edge = p.rows.edge_of(own);
+
+  for (int turn = 0; turn < p.lanes; ++turn) {
+    int of = turn * w.groups + w.group;
+    int64_t row = __shfl_sync(kAllLanes, own_row, of), col = __shfl_sync(kAllLanes, own_col, of);
+    int64_t edge = __shfl_sync(kAllLanes, own_edge, of);
+    bool active = edge >= 0;
+    acc_t sum = 0;
+    for (w.batch = 0; w.batch < p.batch; ++w.batch) {
+      for (w.time = 0; w.time < p.time; ++w.time) {
+        acc_t given = 0, through = 0, slope;
+        if (active) {
+          acc_t left[kCount], right[kCount];
+          read<kSlots>(p, w, cell<const scalar_t>(p.grad, w) + row * p.grad.node, left);
+          read<kSlots>(p, w, cell<const scalar_t>(p.v, w) + col * p.v.node, right);
+          through = product<kCount>(left, right);
+          const scalar_t* q = cell<const scalar_t>(p.q, w) + row * p.q.node;
+          const scalar_t* k = cell<const scalar_t>(p.k, w) + col * p.k.node;
+          if constexpr (kDot) {
+            read<kSlots>(p, w, q, left);
+            read<kSlots>(p, w, k, right);
+            given = product<kCount>(left, right);
+          } else {
+            given = widen(*q) + widen(*k);
+          }
+        }
+        through = over_lanes(p, through);
+        if constexpr (kDot) given = over_lanes(p, given);
+        if (!active) continue;
+        acc_t lse = cell<const acc_t>(p.lse, w)[row * p.lse.node];
+        acc_t delta = cell<const acc_t>(p.delta, w)[row * p.delta.node];
+        acc_t chance = probability(score<kDot, scalar_t>(p, given, edge, w.head, slope), lse);
+        acc_t change = chance * (through * mask<acc_t>(p, edge, w) - delta);
+        sum += kDot ? change : change * slope;
+      }
+    }
+    if (active && w.within == 0) static_cast<acc_t*>(p.grad_bias)[edge * p.heads + w.head] = sum;
+  }
+}
+
+// ---------------------------------------------------------------- launches
+enum Pass { kForward, kRows, kColumns, kEdges };
+
+Attention attention_of(const StgraphAttention& call, Pass pass, int64_t bytes) {
+  Attention p;
+  p.rows = rows_of(pass == kColumns ? call.transpose : call.graph);
+  p.q = call.q, p.k = call.k, p.v = call.v, p.out = call.out, p.grad = call.grad;
+  p.grad_q = call.grad_q, p.grad_k = call.grad_k, p.grad_v = call.grad_v, p.lse = call.lse, p.delta = call.delta;
+  p.bias = call.bias, p.bias_edge = call.bias_edge, p.bias_head = call.bias_head, p.grad_bias = call.grad_bias;
+  p.batch = call.batch, p.time = call.time, p.heads = call.heads, p.width = static_cast<int>(call.width);
+  p.lanes = power_of_two(divide_up(call.width, 4), 32);
+  p.heads_in_block = power_of_two(call.heads, kWarps);
+  if (p.heads_in_block > call.heads) p.heads_in_block /= 2;
+  p.dropout_key = mix(static_cast<uint64_t>(call.seed));
+  p.dropped = static_cast<uint64_t>(call.dropout * 16777216.0);
+  p.kept_scale = 1.0 / (1.0 - call.dropout), p.factor = call.factor;
+  auto fits = [&](const StgraphTensor& t) { return aligned(t, bytes, 4) && t.head % 4 == 0; };
+  p.vector = call.width % 4 == 0 && fits(p.v) && (pass == kForward || fits(p.grad)) &&
+             (pass == kEdges || pass == kColumns || fits(p.out)) && (pass != kColumns || fits(p.grad_v));
+  if (call.dot) p.vector = p.vector && fits(p.q) && fits(p.k) && (pass != kRows || fits(p.grad_q)) &&
+                           (pass != kColumns || fits(p.grad_k));
+  return p;
+}
+
+template <typename scalar_t, int kSlots, bool kDot>
+int run(const StgraphAttention& call, Pass pass, void* stream) {
+  Attention p = attention_of(call, pass, sizeof(scalar_t));
+  if (pass == kEdges) {
+    int64_t chunk_blocks = divide_up(p.rows.entries, kThreads);
+    return launch(attention_edges<scalar_t, kSlots, kDot>, chunk_blocks * p.heads, dim3(kThreads), 0, stream, p,
+                  order_of(chunk_blocks, p.heads, 1));
+  }
+  int64_t row_blocks = divide_up(p.rows.count, kWarps / p.heads_in_block);
+  int64_t tiles = divide_up(p.heads, p.heads_in_block);
+  auto kernel = pass == kForward ? attention_forward<scalar_t, kSlots, kDot>
+                : pass == kRows  ? attention_rows<scalar_t, kSlots, kDot>
+                                 : attention_columns<scalar_t, kSlots, kDot>;
+  return launch(kernel, row_blocks * tiles * p.batch * p.time, dim3(kThreads), 0, stream, p,
+                order_of(row_blocks, tiles, p.time));
+}
+
+int dispatch(const StgraphAttention& call, Pass pass, void* stream) {
+  int64_t rows = pass == kColumns ? call.transpose.rows : pass == kEdges ? call.graph.entries : call.graph.rows;
+  if (rows == 0 || call.heads == 0) return 0;
+  if (pass != kEdges && call.batch * call.time == 0) return 0;
+  if (call.width > 256) return kStgraphTooWide;
+  return by_type(call.type, [&](auto* number) {
+    using scalar_t = std::remove_pointer_t<decltype(number)>;
+    if (call.width > 128)
+      return call.dot ? run<scalar_t, 2, true>(call, pass, stream) : run<scalar_t, 2, false>(call, pass, stream);
+    return call.dot ? run<scalar_t, 1, true>(call, pass, stream) : run<scalar_t, 1, false>(call, pass, stream);
+  });
+}
+
+}  // namespace
+}  // namespace device
+}  // namespace stgraph
+
+using namespace stgraph::device;
+
+extern "C" int stgraph_cuda_attention(const StgraphAttention* call, void* stream) {
+  return dispatch(*call, kForward, stream);
+}
+extern "C" int stgraph_cuda_attention_rows(const StgraphAttention* call, void* stream) {
+  return dispatch(*call, kRows, stream);
+}
+extern "C" int stgraph_cuda_attention_columns(const StgraphAttention* call, void* stream) {
+  return dispatch(*call, kColumns, stream);
+}
+extern "C" int stgraph_cuda_attention_edges(const StgraphAttention* call, void* stream) {
+  return dispatch(*call, kEdges, stream);
+}

@@ -1,0 +1,31 @@
+"""Sparse message passing on features ``[..., N, F]``: compiled kernels, or PyTorch's own operators.
+
+Names are imported when first used; the first use of an operator loads the kernels (see :func:`stgraph.ops.backend`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stgraph.ops.adjacency import Adjacency
+    from stgraph.ops.loader import Backend, KernelWarning, backend
+    from stgraph.ops.segment import gather_rows, segment_reduce
+    from stgraph.ops.shapes import copies
+    from stgraph.ops.sparse import sddmm, spmm
+
+_HOME = {
+    "Adjacency": "adjacency", "Backend": "loader", "KernelWarning": "loader", "backend": "loader", "copies": "shapes",
+    "gather_rows": "segment", "sddmm": "sparse", "segment_reduce": "segment", "spmm": "sparse",
+}
+__all__ = ["Adjacency", "Backend", "KernelWarning", "backend", "copies", "gather_rows", "sddmm", "segment_reduce",
+           "spmm"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'stgraph.ops' has no attribute '{name}'")
+    found = getattr(importlib.import_module(f"stgraph.ops.{_HOME[name]}"), name)
+    globals()[name] = found  # the next use of the name costs nothing
+    return found
