@@ -93,7 +93,8 @@ Entries entries_of(const Tensor& rowptr, const Tensor& col, const std::optional<
 Tensor made(const Tensor& like, int64_t rows, int64_t heads, int64_t width, ScalarType type) {
   bool by_node = node_major(like);
   int64_t b = like.size(0), t = like.size(1);
-  std::vector<int64_t> sizes = by_node ? std::vector<int64_t>{rows, b, t, heads} : std::vector<int64_t>{b, t, rows, heads};
+  std::vector<int64_t> sizes{b, t, rows, heads};
+  if (by_node) sizes = {rows, b, t, heads};
   if (width >= 0) sizes.push_back(width);
   Tensor out = torch::stable::new_empty(like, sizes, type);
   return by_node ? torch::stable::transpose(torch::stable::transpose(out, 0, 1), 1, 2) : out;
@@ -138,7 +139,8 @@ void check(const Tensor& query, const Tensor& key, const Tensor& v, const std::o
                   "bias or score_edge: expected [E, H] in the type of v");
 }
 
-std::tuple<Tensor, Tensor> forward(bool product, const Tensor& rowptr, const Tensor& col, const std::optional<Tensor>& edge,
+std::tuple<Tensor, Tensor> forward(bool product, const Tensor& rowptr, const Tensor& col,
+                                   const std::optional<Tensor>& edge,
                                    const Tensor& query, const Tensor& key, const Tensor& v,
                                    const std::optional<Tensor>& bias, double factor, double dropout, int64_t seed) {
   int64_t rows = rowptr.size(0) - 1, heads = v.size(3), width = v.size(4);
@@ -158,7 +160,8 @@ std::tuple<Tensor, Tensor> forward(bool product, const Tensor& rowptr, const Ten
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
-    bool product, const Tensor& rowptr, const Tensor& col, const std::optional<Tensor>& edge, const Tensor& query, const Tensor& key,
+    bool product, const Tensor& rowptr, const Tensor& col, const std::optional<Tensor>& edge, const Tensor& query,
+    const Tensor& key,
     const Tensor& v, const std::optional<Tensor>& bias, const Tensor& grad, const Tensor& out, const Tensor& lse,
     double factor, double dropout, int64_t seed, bool by_edge, const Tensor& rowptr_t, const Tensor& col_t,
     const std::optional<Tensor>& edge_t) {

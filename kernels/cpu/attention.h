@@ -191,7 +191,8 @@ STGRAPH_INLINE void forward_one(const Attention<acc_t>& p, int64_t row, int64_t 
 }
 
 // ---------------------------------------------------------------- backward
-// From scores and products grad . value to weights after dropout (in `score`) and gradients of the scores (in `change`).
+// From scores and products grad . value (in `change`) to weights after dropout (in `score`) and gradients of the scores
+// (in `change`).
 template <typename acc_t>
 STGRAPH_INLINE void score_gradients(const Attention<acc_t>& p, int64_t slab, int64_t head, Block<acc_t>& block) {
   alignas(64) acc_t mask[kBlock];
@@ -235,7 +236,10 @@ STGRAPH_INLINE void backward_row_one(const Attention<acc_t>& p, int64_t row, int
   *reinterpret_cast<acc_t*>(p.delta.at(b, t, row, head)) = block.delta[0];
   acc_t lse = *reinterpret_cast<const acc_t*>(p.lse.at(b, t, row, head));
   Lanes<acc_t> shift = Lanes<acc_t>{} + (lse == none ? acc_t(0) : lse), delta = Lanes<acc_t>{} + block.delta[0];
-  for (int64_t i = 0; i < kBlock; i += kLanes) store<acc_t>(block.shift + i, shift), store<acc_t>(block.delta + i, delta);
+  for (int64_t i = 0; i < kBlock; i += kLanes) {
+    store<acc_t>(block.shift + i, shift);
+    store<acc_t>(block.delta + i, delta);
+  }
   p.channels.widen(p.query.at(b, t, row, head), p.product ? p.width : 1, fixed);
   const char *key = p.key.at(b, t, 0, head), *value = p.value.at(b, t, 0, head);
   acc_t single = 0;

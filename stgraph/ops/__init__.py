@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stgraph.ops.adjacency import Adjacency
+    from stgraph.ops.attention import gat_aggregate, graph_attention
     from stgraph.ops.loader import Backend, KernelWarning, backend
     from stgraph.ops.segment import gather_rows, segment_reduce
     from stgraph.ops.shapes import copies
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Adjacency": "adjacency", "Backend": "loader", "KernelWarning": "loader", "backend": "loader", "copies": "shapes",
-    "gather_rows": "segment", "sddmm": "sparse", "segment_reduce": "segment", "spmm": "sparse",
+    "gat_aggregate": "attention", "gather_rows": "segment", "graph_attention": "attention", "sddmm": "sparse", "segment_reduce": "segment",
+    "spmm": "sparse",
 }
-__all__ = ["Adjacency", "Backend", "KernelWarning", "backend", "copies", "gather_rows", "sddmm", "segment_reduce",
-           "spmm"]
+__all__ = ["Adjacency", "Backend", "KernelWarning", "backend", "copies", "gat_aggregate", "gather_rows",
+           "graph_attention", "sddmm", "segment_reduce", "spmm"]
 
 
 def __getattr__(name: str) -> Any:
