@@ -27,8 +27,8 @@ struct OnDevice {
 };
 void check(int code) { STD_TORCH_CHECK(code == 0, "a kernel failed with code ", code, ": ", stgraph_emulator_error()); }
 #else
-// Makes the tensor's device the current one, and holds its current stream. The getter of streams is part of libtorch_cuda,
-// which a CPU build of torch does not have, so it is looked up in the running process.
+// Makes the tensor's device the current one, and holds its current stream. The getter of streams is part of
+// libtorch_cuda, which a CPU build of torch does not have, so it is looked up in the running process.
 struct OnDevice {
   torch::stable::accelerator::DeviceGuard guard;
   void* stream = nullptr;

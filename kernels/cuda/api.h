@@ -1,7 +1,7 @@
 // The CUDA kernels as plain C functions: pointers into device memory, sizes, strides in elements, a stream.
 //
-// All features are [B, T, N, F] with a contiguous last axis, heads being groups of it. Nothing here allocates, copies to
-// the host or waits. Every function returns 0, a cudaError above 0, or one of StgraphProblem.
+// All features are [B, T, N, F] with a contiguous last axis, heads being groups of it. Nothing here allocates, copies
+// to the host or waits. Every function returns 0, a cudaError above 0, or one of StgraphProblem.
 #pragma once
 
 #include <stdint.h>

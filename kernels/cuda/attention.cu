@@ -1,10 +1,10 @@
 // Attention over the in-edges of each node, forward and backward: a warp takes one row, slab and head.
 //
-// `lanes` lanes share an entry, four channels each (two times four above 128), so 32 / lanes entries are in flight. Each
-// group of lanes keeps an online softmax (Milakov and Gimelshein 2018) of the entries that it saw; the groups are merged
-// at the end by exclusive-or shuffles, in a fixed order. Only the logarithm of the sum of exponentials is kept; the
-// backward pass computes scores again (Dao et al. 2022): once over the rows, once over the transposed rows, and once over
-// the edges where their scores need a gradient. Nothing is stored per edge and channel.
+// `lanes` lanes share an entry, four channels each (two times four above 128), so 32 / lanes entries are in flight.
+// Each group of lanes keeps an online softmax (Milakov and Gimelshein 2018) of the entries that it saw; the groups are
+// merged at the end by exclusive-or shuffles, in a fixed order. Only the logarithm of the sum of exponentials is kept;
+// the backward pass computes scores again (Dao et al. 2022): once over the rows, once over the transposed rows, and
+// once over the edges where their scores need a gradient. Nothing is stored per edge and channel.
 #include "common.cuh"
 
 namespace stgraph {

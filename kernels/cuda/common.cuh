@@ -154,8 +154,8 @@ __device__ __forceinline__ scalar_t* slab(const StgraphTensor& tensor, int64_t b
 }
 
 // ---------------------------------------------------------------- launches
-// How blocks are numbered: over the items first, then over the tiles of channels, then over the slabs of batch and time,
-// so that a tile of x stays in the cache. Counts of blocks fit 32 bits, in which division is one thing and not a call.
+// How blocks are numbered: over the items first, then over the tiles of channels, then over the slabs of batch and
+// time, so that a tile of x stays in the cache. Counts of blocks fit 32 bits, in which division needs no call.
 struct Order {
   unsigned item_blocks, tiles, time;
 };

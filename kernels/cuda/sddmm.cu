@@ -1,7 +1,7 @@
 // Products of the rows at the two ends of every edge, per head; summed over the batch and time axes that are not kept.
 //
-// A warp takes 32 entries: each lane finds the ends of one, then groups of lanes take one entry each, 16 bytes per lane,
-// and add their parts up in a fixed order.
+// A warp takes 32 entries: each lane finds the ends of one, then groups of lanes take one entry each, 16 bytes per
+// lane, and add their parts up in a fixed order.
 #include "common.cuh"
 
 namespace stgraph {
@@ -45,7 +45,8 @@ __global__ void __launch_bounds__(kThreads, 1) sddmm(Products p, Order order) {
           const scalar_t* a = slab<const scalar_t>(p.a, batch, time) + row * p.a.node + head * p.head_width;
           const scalar_t* b = slab<const scalar_t>(p.b, batch, time) + col * p.b.node + head * p.head_width;
           for (int64_t channel = within * kCount; channel < p.head_width; channel += p.lanes * kCount) {
-            Pack<scalar_t, kCount> left = load<scalar_t, kCount>(a + channel), right = load<scalar_t, kCount>(b + channel);
+            Pack<scalar_t, kCount> left = load<scalar_t, kCount>(a + channel);
+            Pack<scalar_t, kCount> right = load<scalar_t, kCount>(b + channel);
 #pragma unroll
             for (int i = 0; i < kCount; ++i) sum += widen(left.value[i]) * widen(right.value[i]);
           }

@@ -2,7 +2,7 @@
 //
 // Rows of more than kWindow entries would leave one thread with all the work. The entries are cut into windows of
 // kWindow; a second kernel sums what each window holds of a long row, a third adds these parts up in their order. A
-// window touches at most two long rows, the one it begins in and the one it ends in, so its parts have two fixed places.
+// window touches at most two long rows, the one it begins in and the one it ends in, so its parts have fixed places.
 #include "rows.cuh"
 
 namespace stgraph {

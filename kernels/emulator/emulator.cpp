@@ -238,7 +238,7 @@ class Machine {
     }
     for (size_t i = 0; i < threads; ++i)
       if (fibers[i]->state != State::kDone)
-        fail("threads wait at line " + std::to_string(fibers[i]->line) + " for others that have left or wait elsewhere");
+        fail("threads wait at line " + std::to_string(fibers[i]->line) + " for others that left or wait elsewhere");
   }
 };
 

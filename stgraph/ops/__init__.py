@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Adjacency": "adjacency", "Backend": "loader", "KernelWarning": "loader", "backend": "loader", "copies": "shapes",
-    "gat_aggregate": "attention", "gather_rows": "segment", "graph_attention": "attention", "sddmm": "sparse", "segment_reduce": "segment",
-    "spmm": "sparse",
+    "gat_aggregate": "attention", "gather_rows": "segment", "graph_attention": "attention", "sddmm": "sparse",
+    "segment_reduce": "segment", "spmm": "sparse",
 }
 __all__ = ["Adjacency", "Backend", "KernelWarning", "backend", "copies", "gat_aggregate", "gather_rows",
            "graph_attention", "sddmm", "segment_reduce", "spmm"]
