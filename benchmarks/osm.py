@@ -66,7 +66,8 @@ def measure(*command: object) -> dict[str, Any]:
     if status:
         raise SystemExit(f"{' '.join(map(str, command))[:200]} failed: {text.decode()[:500]}")
     peak = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    return json.loads(text) | {"wall_s": round(wall, 3), "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+    said = {key: value for key, value in json.loads(text).items() if key != "out"}  # a temporary folder
+    return said | {"wall_s": round(wall, 3), "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
                                "peak_mb": round(peak, 1)}
 
 
