@@ -68,7 +68,7 @@ def measure(*command: object) -> dict[str, Any]:
     peak = usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     said = {key: value for key, value in json.loads(text).items() if key != "out"}  # a temporary folder
     return said | {"wall_s": round(wall, 3), "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
-                               "peak_mb": round(peak, 1)}
+                   "peak_mb": round(peak, 1)}
 
 
 def ours(source: Path, work: Path) -> dict[str, Any]:
