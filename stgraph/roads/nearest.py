@@ -8,6 +8,8 @@ four times as many are asked for.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,22 +114,23 @@ class SegmentIndex:
         xy = _checked(xy, limit, "limit")
         distance, won = np.full(len(xy), np.inf), np.zeros(len(xy), np.int64)
         samples, count, rows = len(self._leg_of), 4, self._in_squares(xy)
-        while len(rows):
-            size = max(_BLOCK // count, 1)
-            unsure = []
-            for start in range(0, len(rows), size):
-                block = rows[start:start + size]
-                near, sample = self._tree.query(xy[block], k=np.arange(1, count + 1),
-                                                distance_upper_bound=limit + self._half + 3 * TIE)
-                leg = self._leg_of.take(sample, mode="clip")
-                found, _ = self._refine(xy[block, None], leg)
-                found[sample == samples] = np.inf  # fewer than that many within the bound
-                best = found.min(1)
-                distance[block] = best
-                won[block] = np.where(found <= best[:, None] + TIE, leg, len(self._leg)).min(1)
-                unsure.append(block[best + TIE > near[:, -1] - self._half])
-            rows = np.concatenate(unsure)
-            count = min(4 * count, samples + 1)
+
+        def look(block: np.ndarray) -> np.ndarray:
+            near, sample = self._tree.query(xy[block], k=np.arange(1, count + 1),
+                                            distance_upper_bound=limit + self._half + 3 * TIE)
+            leg = self._leg_of.take(sample, mode="clip")
+            found, _ = self._refine(xy[block, None], leg)
+            found[sample == samples] = np.inf  # fewer than that many within the bound
+            best = found.min(1)
+            distance[block] = best
+            won[block] = np.where(found <= best[:, None] + TIE, leg, len(self._leg)).min(1)
+            return block[best + TIE > near[:, -1] - self._half]  # a street further on may be nearer
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the work is done outside of the interpreter
+            while len(rows):
+                size = max(_BLOCK // count, 1)
+                rows = np.concatenate(list(pool.map(look, (rows[at:at + size] for at in range(0, len(rows), size)))))
+                count = min(4 * count, samples + 1)
         distance[distance > limit + TIE] = np.inf
         segment, offset, point = np.full(len(xy), -1), np.full(len(xy), np.nan), np.full((len(xy), 2), np.nan)
         there = np.flatnonzero(distance < np.inf)
