@@ -28,6 +28,9 @@ Channels = Annotated[str | None, typer.Option(
     "--channels", help="Channels to read and forecast, comma-separated; all if not given.")]
 Settings = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="A setting of the model, such as width=64; may be given several times.")]
+Objective = Annotated[str | None, typer.Option(
+    "--objective", metavar="NAME[:WEIGHT],...",
+    help="What to train for, such as 'mae:1,masked(rate=0.5):0.5'; mae if not given.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Windows in a batch.")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", help="Highest learning rate.")]
 WeightDecay = Annotated[float | None, typer.Option("--weight-decay", help="Weight decay.")]
@@ -45,10 +48,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 def train(
     more: Bundles = None, data: Data = None, model: Model = None, out: Out = None, minutes: Minutes = None,
     steps: Steps = None, passes: Passes = None, seed: Seed = None, history: History = None, horizon: Horizon = None,
-    split: Shares = None, channels: Channels = None, settings: Settings = None, batch_size: BatchSize = None,
-    learning_rate: LearningRate = None, weight_decay: WeightDecay = None, precision: Precision = None,
-    patience: Patience = None, workers: Workers = None, threads: Threads = None, device: Device = None,
-    resume: Resume = False, overwrite: Overwrite = False, json: Json = False,
+    split: Shares = None, channels: Channels = None, settings: Settings = None, objective: Objective = None,
+    batch_size: BatchSize = None, learning_rate: LearningRate = None, weight_decay: WeightDecay = None,
+    precision: Precision = None, patience: Patience = None, workers: Workers = None, threads: Threads = None,
+    device: Device = None, resume: Resume = False, overwrite: Overwrite = False, json: Json = False,
 ) -> None:
     """Train a forecaster and keep the weights of its best validation.
 
@@ -62,7 +65,7 @@ def train(
                 "precision": precision, "patience": patience, "workers": workers, "threads": threads, "device": device}
     request: dict[str, Any] = {
         "data": [*(data or []), *(more or [])], "model": model, "settings": _settings(settings), "history": history,
-        "horizon": horizon, "split": split, "channels": channels, **training}
+        "horizon": horizon, "split": split, "channels": channels, "objectives": _objectives(objective), **training}
     if resume:
         request = _from_run(out, request)
     _check(request)
@@ -130,6 +133,15 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
             raise InputError("not a setting", field="set", value=pair, remedy="write it like --set width=64")
         found[key.strip()] = value.strip()
     return found
+
+
+def _objectives(text: str | None) -> list[tuple[str, float]] | None:
+    """``"mae:1,masked:0.5"`` as names and weights."""
+    if text is None:
+        return None
+    from stgraph.objectives import parse_objectives
+
+    return parse_objectives(text)
 
 
 def _fractions(value: str | list[float] | None) -> tuple[float, ...]:

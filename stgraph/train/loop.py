@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from stgraph.errors import InputError
 from stgraph.models import Forecaster
+from stgraph.objectives import GradientBalance
 from stgraph.train.logs import MetricsLog
 from stgraph.train.progress import TrainingProgress
 from stgraph.train.schedule import ValidationPlan, learning_rate_factor
@@ -72,9 +73,11 @@ class Learner(LightningModule):
     def __init__(self, model: Forecaster, settings: TrainingSettings, state: TrainingState) -> None:
         super().__init__()
         self.model, self.settings, self.state = model, settings, state
-        objectives, self.objective_weights = settings.make_objectives()
+        objectives, self.objective_weights = settings.make_objectives(model)
         self.objectives = nn.ModuleList(objectives)
+        self.balance = GradientBalance() if settings.balance else None
         self.loss_sum: Tensor | float = 0.0
+        self.term_sums: dict[str, Tensor | float] = {}
         self.loss_count = 0
         self.last_loss: float | None = None
 
@@ -84,8 +87,8 @@ class Learner(LightningModule):
         Raises:
             InputError: where it is not finite.
         """
-        terms = [weight * value for objective, weight in zip(self.objectives, self.objective_weights, strict=True)
-                 for value in objective(self.model, window).values()]
+        weighted = self.weighted_terms(window)
+        terms = list(weighted.values())
         loss = terms[0] if len(terms) == 1 else torch.stack(terms).sum()
         if not self.settings.on_gpu or self.state.step % _LOSS_CHECK == 0:
             self.last_loss = loss.item()
@@ -95,7 +98,31 @@ class Learner(LightningModule):
                                  remedy="lower --learning-rate, or look for extreme readings in the data")
         self.loss_sum = self.loss_sum + (loss.detach() if self.settings.on_gpu else self.last_loss or 0.0)
         self.loss_count += 1
+        if len(terms) > 1:
+            for name, term in weighted.items():
+                self.term_sums[name] = self.term_sums.get(name, 0.0) + term.detach()
         return loss
+
+    def weighted_terms(self, window: Window) -> dict[str, Tensor]:
+        """Every loss of every objective by name, weighted; their sum is the loss. A name used again gets a number."""
+        losses: dict[str, Tensor] = {}
+        weights: dict[str, float] = {}
+        for objective, weight in zip(self.objectives, self.objective_weights, strict=True):
+            for name, value in objective(self.model, window).items():
+                own = name
+                while own in losses:
+                    own = f"{name}_{int(own.removeprefix(name).lstrip('_') or 1) + 1}"
+                losses[own], weights[own] = value, weight
+        if self.balance is not None:
+            factors = self.balance(losses, self.model.parameters())
+            weights = {name: weights[name] * factors[name] for name in losses}
+        return {name: weights[name] * value for name, value in losses.items()}
+
+    def take_terms(self) -> dict[str, float]:
+        """Mean of each weighted loss since the last call; to be called before :meth:`take_loss`. Empty for only one."""
+        means = {name: float(total) / max(1, self.loss_count) for name, total in self.term_sums.items()}
+        self.term_sums = {}
+        return means
 
     def take_loss(self) -> float | None:
         """Mean loss of the steps since the last call; None where there were none."""
@@ -171,9 +198,10 @@ class Watch(Callback):
         now = time.perf_counter()
         state.seconds = self._before + now - self.started
         if self.plan.is_due(state.step, state.total):
-            self._validate(learner, learner.take_loss())
+            self._validate(learner)
         elif state.step % self._log_every == 0 or state.step == state.total:
-            self._write(learner, learner.take_loss(), None)
+            terms = learner.take_terms()
+            self._write(learner, learner.take_loss(), None, terms)
         if self.progress.is_due:
             self.progress.draw(state.step, learner.last_loss)
         state.stopped_by = self._reason(state, learner.settings.patience)
@@ -192,21 +220,23 @@ class Watch(Callback):
             return "patience"
         return "time limit" if self.deadline is not None and state.seconds > self.deadline else None
 
-    def _validate(self, learner: Learner, loss: float | None) -> None:
+    def _validate(self, learner: Learner) -> None:
+        terms = learner.take_terms()
+        loss = learner.take_loss()
         before = time.perf_counter()
         score = self.validation.score(learner.model, self.plan.batches, learner.device)
         best = learner.state.validated(score, learner.model)
         learner.state.validation_seconds += time.perf_counter() - before
-        self._write(learner, loss, score.value)
+        self._write(learner, loss, score.value, terms)
         if self.metrics is not None:
             self.metrics.flush()
         self.progress.validated(learner.state.step, learner.state.seconds, loss, score.words(), best)
 
-    def _write(self, learner: Learner, loss: float | None, score: float | None) -> None:
+    def _write(self, learner: Learner, loss: float | None, score: float | None, terms: dict[str, float]) -> None:
         if self.metrics is not None:
             state = learner.state
             rate = learner.settings.learning_rate * learning_rate_factor(state.step - 1, state.total)
-            self.metrics.write(state.step, state.seconds, rate, loss, score)
+            self.metrics.write(state.step, state.seconds, rate, loss, score, terms)
 
     def _store(self, trainer: Trainer) -> None:
         if self.checkpoint is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from stgraph.errors import InputError
-from stgraph.objectives import MaskedRegression
+from stgraph.objectives import make_objective
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 DEVICES = ("auto", "cpu", "cuda")
@@ -27,7 +28,9 @@ class TrainingSettings:
         clip: Largest norm of the gradient.
         precision: ``32-true``, ``bf16-mixed`` or, on a GPU, ``16-mixed``.
         patience: Validations without a better score after which the run ends; None for never.
-        objectives: Objectives with their weights: an objective, or the name of a masked regression loss.
+        objectives: Objectives with their weights: an objective, or the name of one with settings, such as
+            ``masked(kind=block)``; see :mod:`stgraph.objectives.registry`. One that is given as a module is copied.
+        balance: Whether to bring the gradient norms of several objectives to their mean, before the weights.
         weights: Share of batches from each city; None for in proportion to their windows.
         workers: Processes that cut windows; the result does not depend on it.
         device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
@@ -45,6 +48,7 @@ class TrainingSettings:
     precision: str = "32-true"
     patience: int | None = None
     objectives: Sequence[tuple[str | nn.Module, float]] = (("mae", 1.0),)
+    balance: bool = False
     weights: Sequence[float] | None = None
     workers: int = 0
     device: str = "auto"
@@ -66,6 +70,9 @@ class TrainingSettings:
                                  remedy=f"use one of {', '.join(known)}")
         if not self.objectives:
             raise InputError("nothing to train for", field="objectives", remedy="name at least one, such as mae")
+        for item, _ in self.objectives:
+            if isinstance(item, str):
+                make_objective(item)  # refused now, before anything is written
         if self.device == "cuda" and not torch.cuda.is_available():
             raise InputError("torch finds no GPU", field="device", value="cuda", remedy="use --device cpu")
         if self.precision == "16-mixed" and not self.on_gpu:
@@ -82,8 +89,23 @@ class TrainingSettings:
         """Where the run computes."""
         return torch.device("cuda" if self.on_gpu else "cpu")
 
-    def make_objectives(self) -> tuple[list[nn.Module], list[float]]:
-        """The objectives as modules, and their weights."""
-        modules = [MaskedRegression(item) if isinstance(item, str) else item  # type: ignore[arg-type]
-                   for item, _ in self.objectives]
+    def make_objectives(self, model: nn.Module | None = None) -> tuple[list[nn.Module], list[float]]:
+        """The objectives as modules of this run's own, and their weights.
+
+        Weights that an objective learns, such as a projection for contrast, follow from the seed alone.
+
+        Args:
+            model: The model to train; None leaves out what depends on it.
+
+        Raises:
+            InputError: where the model does not offer what an objective needs.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            modules = [make_objective(item) if isinstance(item, str) else copy.deepcopy(item)
+                       for item, _ in self.objectives]
+            for module in modules:
+                prepare = getattr(module, "prepare", None)
+                if model is not None and callable(prepare):
+                    prepare(model)
         return modules, [float(weight) for _, weight in self.objectives]
