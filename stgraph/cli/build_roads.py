@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stgraph.cli.shared import note, print_json
+from stgraph.cli.shared import note, print_json, refuse_input_as_output
 
 _FILES, _WHERE, _WHAT, _GRAPH = "Files", "Where things are in the files", "What they mean", "The graph"
 
@@ -53,7 +53,8 @@ SpeedKey = Annotated[_Text, _option("--speed-key", _WHERE,
     "Column of speeds. Default: speed_kmh, speed_mph, free_speed, speed, maxspeed, ...")]
 NameKey = Annotated[_Text, _option("--name-key", _WHERE, "Column of street names. Default: name, street, ...")]
 OnewayKey = Annotated[_Text, _option("--oneway-key", _WHERE,
-    "Column that says yes or 1 where a street is one-way, -1 where against its row. Default: oneway.")]
+    "Column that says yes, 1, F or FT where a street is one-way, -1, T or TF where against its row, no, 0 or B where "
+    "both ways. Default: oneway.")]
 Crs = Annotated[_Text, _option("--crs", _WHAT,
     "Reference system of the coordinates, such as EPSG:25831. Default: the file's own; else longitude and latitude "
     "where all are in range, plain metres where they are not.")]
@@ -115,6 +116,7 @@ def roads(
     Example: stgraph build roads --nodes junctions.csv --edges segments.csv --crs EPSG:25831 -o city.stg
     """
     given = locals()
+    refuse_input_as_output(out, [nodes, edges, lines])
     options = {word: value for word, value in given.items() if word != "json" and value is not None}
     from stgraph.sources.roads import build_roads
 

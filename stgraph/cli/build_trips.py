@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stgraph.cli.shared import note, print_json
+from stgraph.cli.shared import note, print_json, refuse_input_as_output
 
 _READ, _CLEAN, _MATCH, _OUT, _GRAPH = ("Where things are in the files", "Cleaning (0 turns a rule off)",
                                        "Map matching", "What comes out", "The graph")
@@ -51,9 +51,10 @@ MinLength = Annotated[float, _option("--min-length", _CLEAN,
     "Drop parts whose bounding box has a shorter diagonal, m. Default: 50.")]
 Sigma = Annotated[float, _option("--sigma", _MATCH, "Standard deviation of the error of points, m. Default: 10.")]
 Radius = Annotated[float | None, _option("--radius", _MATCH,
-    "A vehicle is not farther from its point, m. Default: 10 m and 4 sigma.")]
-Limit = Annotated[float, _option("--limit", _MATCH,
-    "Longest way between two points, m; more is a break. Raise it for points minutes apart. Default: 1000.")]
+    "A vehicle is not farther from its point, m. Default: 10 m plus 3.5 sigma.")]
+Limit = Annotated[float | None, _option("--limit", _MATCH,
+    "Longest way between two points, m; more is a break. Default: by the journey, what is driven at 35 m/s in the "
+    "median time between its points: 1000, 2000, 4000, 8000 or 12000.")]
 Bridge = Annotated[str, _option("--bridge", _MATCH,
     "Points without a street nearby are left out up to this long, then there is a break. Default: 1min.")]
 Interval = Annotated[str, _option("--interval", _OUT, "Length of a time bin: 5min, 1h. Default: 15min.")]
@@ -75,7 +76,8 @@ Attribution = Annotated[str | None, _option("--attribution", _GRAPH, "Whom to na
 
 def trips(
     traces: Annotated[list[Path], typer.Argument(help="Points: CSV and GPX (perhaps gzipped), Parquet, NPZ.")],
-    roads: Annotated[Path, typer.Option("--roads", help="The map: a bundle of build osm or build roads.")],
+    roads: Annotated[Path, typer.Option("--roads", help="The map: a bundle of build osm or build roads. Where it was "
+                                                        "edited, each journey meets the roads of its time.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write (.stg).")],
     trip_key: TripKey = None,
     time_key: TimeKey = None,
@@ -96,7 +98,7 @@ def trips(
     min_length: MinLength = 50.0,
     sigma: Sigma = 10.0,
     radius: Radius = None,
-    limit: Limit = 1000.0,
+    limit: Limit = None,
     bridge: Bridge = "1min",
     interval: Interval = "15min",
     signals: Signals = False,
@@ -115,6 +117,7 @@ def trips(
     Example: stgraph build trips --roads porto.stg points.parquet -o trips.stg
     """
     given = locals()
+    refuse_input_as_output(out, [roads, *traces])
     options = {word: value for word, value in given.items()
                if word not in ("traces", "roads", "json") and value is not None}
     from stgraph.sources.trips.build import build_trips

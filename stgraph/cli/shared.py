@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from stgraph.errors import InputError
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -18,6 +22,27 @@ def note(text: str = "", style: str | None = None) -> None:
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(text, style=style)
+
+
+def refuse_input_as_output(out: Path | str | None, inputs: Iterable[Path | str | None]) -> None:
+    """Refuse to write over something that is read: the result takes the place of whatever stands at ``out``.
+
+    Args:
+        out: Where the result is to be written; None for nowhere.
+        inputs: What is read; None is passed over.
+
+    Raises:
+        InputError: where ``out`` is one of the inputs, lies inside one that is a bundle, or holds one.
+    """
+    if out is None:
+        return
+    target = Path(out).resolve()
+    for one in inputs:
+        source = None if one is None else Path(one).resolve()
+        if source is not None and (target == source or target in source.parents
+                                   or (source.suffix == ".stg" and source in target.parents)):
+            raise InputError("this would write over what is read", file=str(out), field="out", value=str(one),
+                             remedy="give another name after -o")
 
 
 def number(value: float | None, digits: int = 2) -> str:

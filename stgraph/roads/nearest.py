@@ -81,7 +81,7 @@ class SegmentIndex:
         self.length = roads.length
         number = np.arange(len(roads.length))
         self.other = np.where(roads.reverse[roads.reverse] == number, roads.reverse, -1)  # pairs, not three of a kind
-        street = number[(self.other < 0) | (number <= self.other)]
+        street = number[((self.other < 0) | (number <= self.other)) & (True if roads.alive is None else roads.alive)]
         legs = np.diff(roads.line_ptr)[street] - 1
         point = _ranges(roads.line_ptr[street], legs)
         start = roads.line_metres[point]

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from stgraph.errors import InputError
 from stgraph.graph import Geometry, GraphTables, load_tables
 from stgraph.graph.plain import SOURCE, TARGET, column, numbers
+from stgraph.graph.schema import EdgeType
 from stgraph.roads.projection import LocalProjection, great_circle
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class Roads:
         signal_offset: m after its start, ``[L]``.
         metadata: Where the network comes from, plain values for JSON.
         segment_id: Ids ``[S]`` str; by default "from-to-key", key counting parallel segments.
+        alive: Which segments stand, ``[S]`` bool; None for all. The others keep their rows, so that a row means the
+            same segment at every time, and nothing is put on them or led over them.
+        period: First second, and first after, of the time in which the network is this one; None where it never
+            changes.
     """
 
     junction_id: np.ndarray
@@ -96,6 +101,8 @@ class Roads:
     signal_offset: np.ndarray = field(default_factory=partial(np.zeros, (0,), np.float64))
     metadata: dict[str, Any] = field(default_factory=dict)
     segment_id: Any = None
+    alive: np.ndarray | None = None
+    period: tuple[int, int] | None = None
 
     # ---------------------------------------------------------------- places
     @cached_property
@@ -177,30 +184,38 @@ class Roads:
 
     @cached_property
     def reverse(self) -> np.ndarray:
-        """The segment along the same line in the other direction, ``[S]``; -1 where there is none."""
-        return reverse_segments(self.tail, self.head, self.line_ptr, self.line_xy)
+        """The segment along the same line in the other direction, ``[S]``; -1 where there is none that stands."""
+        if self.alive is None:
+            return reverse_segments(self.tail, self.head, self.line_ptr, self.line_xy)
+        rows = np.flatnonzero(self.alive)
+        size = np.diff(self.line_ptr)[rows]
+        ptr = np.concatenate([[0], np.cumsum(size)])
+        points = np.arange(ptr[-1]) + np.repeat(self.line_ptr[rows] - ptr[:-1], size)
+        found = reverse_segments(self.tail[rows], self.head[rows], ptr, self.line_xy[points])
+        reverse = np.full(len(self.tail), -1, np.int64)
+        reverse[rows] = np.where(found >= 0, rows[found], -1) if len(rows) else found
+        return reverse
 
     # ---------------------------------------------------------------- bundle
     @classmethod
-    def of(cls, source: Path | str | DynamicHeteroGraph | GraphTables) -> Roads:
-        """The roads of a bundle or graph; of a snapshot, what stands at that time.
+    def of(cls, source: Path | str | DynamicHeteroGraph | GraphTables, at: Any = None) -> Roads:
+        """The roads of a bundle or graph as they stand at a time.
+
+        Args:
+            source: A bundle or graph that holds roads. A snapshot is taken as it is.
+            at: Seconds since 1970-01-01 UTC, an ISO text, or a pandas Timestamp; without an offset, on the graph's
+                clock. None for after the last change. For several times see
+                :class:`stgraph.roads.history.RoadHistory`.
 
         Raises:
-            InputError: where there are no roads in it.
+            InputError: where there are no roads in it, or the time cannot be read.
         """
-        if isinstance(source, (str, Path)):
-            tables = load_tables(source, nodes=("junction", "segment", "traffic_signal", "restriction"),
-                                 edges=(ROAD, TURN, BEGINS, ENDS, ON, IN), in_memory=False)
-        else:
-            tables = source if isinstance(source, GraphTables) else GraphTables.of_graph(source)
-        if "junction" not in tables.nodes or "segment" not in tables.nodes or ROAD not in tables.edges:
-            file = source if isinstance(source, (str, Path)) else None
-            raise InputError("there are no roads in this graph", file=file, field="type", value=", ".join(tables.nodes),
-                             remedy="give a bundle made by stgraph build osm or stgraph build roads")
-        return _from_tables(tables)
+        from stgraph.roads.history import RoadHistory
+
+        return RoadHistory(source).at(at)
 
     def tables(self) -> GraphTables:
-        """The network as the tables of a bundle."""
+        """The network as the tables of a bundle: all segments, with the moves that are permitted in ``period``."""
         return _to_tables(self)
 
 
@@ -309,7 +324,26 @@ def _to_tables(roads: Roads) -> GraphTables:
     return tables
 
 
-def _from_tables(tables: GraphTables) -> Roads:
+def road_tables(source: Path | str | DynamicHeteroGraph | GraphTables) -> GraphTables:
+    """The tables of a bundle or graph that holds roads.
+
+    Raises:
+        InputError: where there are no roads in it.
+    """
+    if isinstance(source, (str, Path)):
+        tables = load_tables(source, nodes=("junction", "segment", "traffic_signal", "restriction"),
+                             edges=(ROAD, TURN, BEGINS, ENDS, ON, IN), in_memory=False)
+    else:
+        tables = source if isinstance(source, GraphTables) else GraphTables.of_graph(source)
+    if "junction" not in tables.nodes or "segment" not in tables.nodes or ROAD not in tables.edges:
+        file = source if isinstance(source, (str, Path)) else None
+        raise InputError("there are no roads in this graph", file=file, field="type", value=", ".join(tables.nodes),
+                         remedy="give a bundle made by stgraph build osm or stgraph build roads")
+    return tables
+
+
+def roads_of_tables(tables: GraphTables) -> Roads:
+    """All segments of the tables, whenever they live, without moves, signals and restrictions."""
     junctions, segments, road = tables.nodes["junction"], tables.nodes["segment"], tables.edges[ROAD]
     metric = "lonlat" not in junctions.column_names
     place = "pos" if metric else "lonlat"
@@ -324,29 +358,44 @@ def _from_tables(tables: GraphTables) -> Roads:
         line_ptr = 2 * np.arange(len(tail) + 1, dtype=np.int64)
         line_xy = numbers(junctions[place])[np.column_stack([tail, head]).reshape(-1)]
     used = {"node_id", place, "length", "geometry", "n_id", "e_id"}
-    more: dict[str, Any] = {}
-    if TURN in tables.edges:
-        turns = tables.edges[TURN]
-        more["turn_index"] = np.stack([numbers(turns[SOURCE]), numbers(turns[TARGET])])
-        more["turn_angle"] = numbers(turns["angle"]) if "angle" in turns.column_names else \
-            np.zeros(len(turns), np.float32)
-    if ON in tables.edges:
-        lights, on = tables.nodes["traffic_signal"], tables.edges[ON]
-        order = np.argsort(numbers(on[SOURCE]), kind="stable")
-        more |= {"signal_id": _ids(lights), "signal_xy": numbers(lights[place]),
-                 "signal_segment": numbers(on[TARGET])[order], "signal_offset": numbers(on["offset"])[order]}
-    if IN in tables.edges:
-        member = tables.edges[IN]
-        order = np.lexsort((numbers(member["order"]), numbers(member[TARGET])))
-        size = np.bincount(numbers(member[TARGET]), minlength=len(tables.nodes["restriction"]))
-        more |= {"forbidden": numbers(member[SOURCE])[order],
-                 "forbidden_ptr": np.concatenate([[0], np.cumsum(size)]).astype(np.int64)}
     return Roads(
         junction_id=_ids(junctions), junction_xy=np.array(numbers(junctions[place])), tail=tail,
         head=head, length=np.array(numbers(segments["length"])), line_ptr=line_ptr, line_xy=line_xy,
         metric=metric, attributes={name: segments[name] for name in segments.column_names if name not in used},
         junction_attributes={name: junctions[name] for name in junctions.column_names if name not in used},
-        metadata=tables.metadata, segment_id=segments["node_id"], **more)
+        metadata=tables.metadata, segment_id=segments["node_id"])
+
+
+def relations_of_tables(tables: GraphTables, kept: dict[EdgeType, np.ndarray]) -> dict[str, Any]:
+    """Moves, signals and restrictions: fields of :class:`Roads`.
+
+    Args:
+        tables: The tables of the roads.
+        kept: Which rows of a relation stand, bool; relations that are left out stand as a whole.
+    """
+    more: dict[str, Any] = {}
+    edges = {kind: tables.edges[kind].filter(pa.array(kept[kind])) if kind in kept else tables.edges[kind]
+             for kind in (TURN, ON, IN) if kind in tables.edges}
+    if TURN in edges:
+        turns = edges[TURN]
+        more["turn_index"] = np.stack([numbers(turns[SOURCE]), numbers(turns[TARGET])])
+        more["turn_angle"] = numbers(turns["angle"]) if "angle" in turns.column_names else \
+            np.zeros(len(turns), np.float32)
+    if ON in edges:
+        lights, on = tables.nodes["traffic_signal"], edges[ON]
+        light, row = np.unique(numbers(on[SOURCE]), return_index=True)
+        place = "lonlat" if "lonlat" in lights.column_names else "pos"
+        more |= {"signal_id": _ids(lights)[light], "signal_xy": numbers(lights[place])[light],
+                 "signal_segment": numbers(on[TARGET])[row], "signal_offset": numbers(on["offset"])[row]}
+    if IN in edges:
+        member = edges[IN]
+        order = np.lexsort((numbers(member["order"]), numbers(member[TARGET])))
+        size = np.bincount(numbers(member[TARGET]), minlength=len(tables.nodes["restriction"]))
+        if IN in kept:
+            size = size[size > 0]
+        more |= {"forbidden": numbers(member[SOURCE])[order],
+                 "forbidden_ptr": np.concatenate([[0], np.cumsum(size)]).astype(np.int64)}
+    return more
 
 
 def _edges(source: np.ndarray, target: np.ndarray, **attributes: np.ndarray) -> pa.Table:

@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from stgraph.errors import InputError
 from stgraph.roads.network import Roads
+from stgraph.roads.turns import consecutive
 
 if TYPE_CHECKING:
     from stgraph.graph import DynamicHeteroGraph, GraphTables
@@ -41,34 +42,40 @@ class Path:
             where origin and destination are one junction.
         length: Metres driven.
         cost: Sum of the weights; of a segment driven in part, that part.
+        period: First second, and first after, of the time in which the network is the one that was searched; None
+            where it never changes.
     """
 
     segments: np.ndarray
     length: float
     cost: float
+    period: tuple[int, int] | None = None
 
 
 def shortest_path(roads: Roads | DynamicHeteroGraph | GraphTables, origin: Place, destination: Place,
-                  weight: str | np.ndarray = "length", turns: bool = True) -> Path | None:
+                  weight: str | np.ndarray = "length", turns: bool = True, at: Any = None) -> Path | None:
     """The cheapest way from one place to another; None where there is no way.
 
     Args:
-        roads: The network; of a graph that changes with time give a snapshot, ``graph.at(t)``.
+        roads: The network, or a graph that holds it.
         origin: Where it starts: id of a junction, or ``(segment, offset)``.
         destination: Where it ends.
         weight: ``length`` (m), ``time`` (s, by the attribute ``speed``), or the cost of each segment ``[S]``, where
             infinity closes a segment.
         turns: Whether turns must be permitted; False lets every segment be followed by every other that starts at its
             end. A network whose turns are not known is read so in any case.
+        at: When a graph is searched whose roads change with time: seconds since 1970-01-01 UTC, an ISO text, or a
+            pandas Timestamp; None for after the last change. Rows of segments are those of the graph.
 
     Raises:
-        InputError: where a place or a weight is not of this network.
+        InputError: where a place or a weight is not of this network, or the time cannot be read.
     """
-    return Router(roads, weight, turns).path(origin, destination)
+    return Router(roads, weight, turns, at).path(origin, destination)
 
 
 def shortest_distances(roads: Roads | DynamicHeteroGraph | GraphTables, sources: Places, targets: Places | None = None,
-                       limit: float = np.inf, weight: str | np.ndarray = "length", turns: bool = True) -> np.ndarray:
+                       limit: float = np.inf, weight: str | np.ndarray = "length", turns: bool = True,
+                       at: Any = None) -> np.ndarray:
     """Costs of the cheapest ways, ``[sources, targets]``; infinite where there is no way within the limit.
 
     Args:
@@ -78,11 +85,12 @@ def shortest_distances(roads: Roads | DynamicHeteroGraph | GraphTables, sources:
         limit: Largest cost, in the unit of the weight.
         weight: As for :func:`shortest_path`.
         turns: As for :func:`shortest_path`.
+        at: As for :func:`shortest_path`.
 
     Raises:
-        InputError: where a place or a weight is not of this network.
+        InputError: where a place or a weight is not of this network, or the time cannot be read.
     """
-    return Router(roads, weight, turns).distances(sources, targets, limit)
+    return Router(roads, weight, turns, at).distances(sources, targets, limit)
 
 
 class Router:
@@ -92,15 +100,21 @@ class Router:
         roads: The network, or a graph that holds it.
         weight: As for :func:`shortest_path`.
         turns: As for :func:`shortest_path`.
+        at: As for :func:`shortest_path`.
 
     Raises:
         InputError: where the weight is not one cost for each segment, not negative.
     """
 
     def __init__(self, roads: Roads | DynamicHeteroGraph | GraphTables, weight: str | np.ndarray = "length",
-                 turns: bool = True) -> None:
-        self.roads = roads if isinstance(roads, Roads) else Roads.of(roads)
+                 turns: bool = True, at: Any = None) -> None:
+        if at is not None and isinstance(roads, Roads):
+            raise InputError("these roads are those of one time", field="at", value=at,
+                             remedy="give the graph, or Roads.of(graph, at)")
+        self.roads = roads if isinstance(roads, Roads) else Roads.of(roads, at)
         self.weight = _costs(self.roads, weight)
+        if self.roads.alive is not None:
+            self.weight = np.where(self.roads.alive, self.weight, np.inf)
         count = len(self.roads.tail)
         known = turns and self.roads.turn_index.shape[1] > 0
         index = self.roads.turn_index if known else consecutive(self.roads.tail, self.roads.head)
@@ -124,7 +138,7 @@ class Router:
         """
         start, end = self._place(origin, "origin"), self._place(destination, "destination")
         if start.segment < 0 and start.junction == end.junction:
-            return Path(np.zeros(0, np.int64), 0.0, 0.0)
+            return Path(np.zeros(0, np.int64), 0.0, 0.0, self.roads.period)
         segments, best = np.zeros(0, np.int64), np.inf
         if start.segment >= 0 and start.segment == end.segment and start.share <= end.share:
             segments = np.array([start.segment])
@@ -132,7 +146,9 @@ class Router:
         around = self._around(start, end, best)
         if around is not None:
             segments, best = around, self._sum(self.weight, around, start, end)
-        return Path(segments, self._sum(self.roads.length, segments, start, end), best) if best < np.inf else None
+        if not best < np.inf:
+            return None
+        return Path(segments, self._sum(self.roads.length, segments, start, end), best, self.roads.period)
 
     def _around(self, start: _End, end: _End, best: float) -> np.ndarray | None:
         """Segments of the cheapest way that takes a turn or starts at a junction, if it costs less than the best."""
@@ -292,21 +308,6 @@ class _Rows:
 
     def of(self, value: int) -> np.ndarray:
         return self._order[self._start[value]:self._start[value + 1]]
-
-
-def consecutive(tail: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """Every pair of a segment and one that starts at its end, back along the same street too, ``[2, K]``.
-
-    Args:
-        tail: Junction where each segment starts, ``[S]``.
-        head: Junction where each segment ends, ``[S]``.
-    """
-    junctions = int(max(tail.max(initial=-1), head.max(initial=-1))) + 1
-    order = np.argsort(tail, kind="stable")
-    start = np.searchsorted(tail[order], np.arange(junctions + 1))
-    ways = np.diff(start)[head]
-    rank = np.arange(ways.sum()) - np.repeat(np.cumsum(ways) - ways, ways)
-    return np.stack([np.repeat(np.arange(len(tail)), ways), order[np.repeat(start[head], ways) + rank]])
 
 
 def _costs(roads: Roads, weight: str | np.ndarray) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 The map is cut into spatial cells of at most 256 junctions. Each cell is searched in the small part of the map that its
 junctions can reach within the limit, so time and memory follow the number of pairs and not the size of the map.
-Turn restrictions are not looked at: a way is a way from junction to junction.
+A way is one from junction to junction. Where ``turns`` are to be permitted, junctions with forbidden moves are taken
+apart (the expanded network of Caldwell, "On finding minimum routes in a network with turn penalties", CACM 1961, at
+these junctions only): ways are then asked for from the node where one segment ends to that where another one starts.
+Sequences of three or more segments that are forbidden are not looked at.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from stgraph.errors import InputError
 from stgraph.roads.network import Roads
+from stgraph.roads.turns import forbidden_moves
 
 CELL = 256  # junctions a cell
 _DENSE = 2**22  # pairs in the dense answer of one search
@@ -24,38 +28,84 @@ SHORTEST = 1e-6  # a weight of zero would read as "no segment" in a sparse matri
 
 @dataclass(frozen=True)
 class Links:
-    """The cheapest segment from junction to junction: what a search over junctions sees of a map.
+    """The cheapest segment from node to node: what a search sees of a map. Nodes are junctions, or parts of them.
 
     Attributes:
-        weight: ``[J, J]`` sparse, cost of the cheapest of parallel segments; self loops are left out.
-        segment: ``[J, J]`` sparse, its position plus one.
+        weight: ``[V, V]`` sparse, cost of the cheapest of parallel segments; self loops are left out.
+        segment: ``[V, V]`` sparse, its position plus one; 0 where a link leads from a part of a junction to another.
+        tail: ``[S]`` int64, node where each segment starts.
+        head: ``[S]`` int64, node where each segment ends.
+        place: ``[V]`` int64, junction of each node; the first ``J`` are the junctions themselves.
     """
 
     weight: csr_array
     segment: csr_array
+    tail: np.ndarray
+    head: np.ndarray
+    place: np.ndarray
 
     @classmethod
-    def of(cls, roads: Roads, weight: np.ndarray | None = None) -> Links:
-        """Links of a map; ``weight [S]`` is the cost of each segment, its length where not given."""
+    def of(cls, roads: Roads, weight: np.ndarray | None = None, turns: bool = False) -> Links:
+        """Links of a map.
+
+        Args:
+            roads: The map; segments that do not stand are left out.
+            weight: Cost of each segment ``[S]``; its length where not given.
+            turns: Whether only permitted moves are made.
+        """
         cost = np.asarray(roads.length if weight is None else weight, np.float64)
         if cost.shape != roads.tail.shape or not np.isfinite(cost).all() or (cost < 0).any():
             raise InputError("the cost of segments must be one finite number of at least zero each", field="weight")
-        cost = np.maximum(cost, SHORTEST)
-        order = np.lexsort((cost, roads.head, roads.tail))
-        order = order[roads.tail[order] != roads.head[order]]
-        tail, head = roads.tail[order], roads.head[order]
+        start, end, place, inner = _taken_apart(roads) if turns else _whole_junctions(roads)
+        rows = np.arange(len(cost)) if roads.alive is None else np.flatnonzero(roads.alive)
+        tail, head = np.concatenate([start[rows], inner[0]]), np.concatenate([end[rows], inner[1]])
+        cost = np.maximum(np.concatenate([cost[rows], np.zeros(inner.shape[1])]), SHORTEST)
+        number = np.concatenate([rows + 1, np.zeros(inner.shape[1], np.int64)])
+        order = np.lexsort((cost, head, tail))
+        order = order[tail[order] != head[order]]
+        tail, head = tail[order], head[order]
         first = np.ones(len(order), bool)
         first[1:] = (tail[1:] != tail[:-1]) | (head[1:] != head[:-1])
         order, tail, head = order[first], tail[first], head[first]
-        count = len(roads.junction_xy)
+        count = len(place)
         ptr, head = np.searchsorted(tail, np.arange(count + 1)).astype(np.int32), head.astype(np.int32)
         return cls(csr_array((cost[order], head, ptr), shape=(count, count)),
-                   csr_array((order + 1, head, ptr), shape=(count, count)))
-
+                   csr_array((number[order], head, ptr), shape=(count, count)), start, end, place)
 
     def between(self, tail: np.ndarray, head: np.ndarray) -> np.ndarray:
-        """The cheapest segment ``[n]`` of each pair of junctions ``[n]``; -1 where there is none."""
+        """The cheapest segment ``[n]`` of each pair of nodes ``[n]``; -1 where there is none."""
         return np.asarray(self.segment[tail, head], np.int64) - 1 if len(tail) else np.zeros(0, np.int64)
+
+
+def _whole_junctions(roads: Roads) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where segments start and end, the junction of each node, and links inside of junctions: none."""
+    return roads.tail, roads.head, np.arange(len(roads.junction_xy)), np.zeros((2, 0), np.int64)
+
+
+def _taken_apart(roads: Roads) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same where only permitted moves are made.
+
+    A junction with forbidden moves becomes: a node at the end of each segment that may not go on to all others, one at
+    the start of each that may not be entered from all others, the junction itself, where the rest ends, and one where
+    the rest starts. Links inside of it are the moves that remain.
+    """
+    forbidden, permitted = forbidden_moves(roads)
+    tail, head, place, _ = _whole_junctions(roads)
+    if not forbidden.shape[1]:
+        return tail, head, place, np.zeros((2, 0), np.int64)
+    ending, starting = np.unique(forbidden[0]), np.unique(forbidden[1])
+    junction = np.unique(head[ending])
+    first = np.cumsum([len(place), len(ending), len(starting)])
+    out = np.arange(len(place))  # where segments start that are entered from all others
+    out[junction] = first[2] + np.arange(len(junction))
+    start, end = out[tail], head.copy()
+    end[ending], start[starting] = first[0] + np.arange(len(ending)), first[1] + np.arange(len(starting))
+    special = np.isin(permitted[0], ending) & np.isin(permitted[1], starting)
+    between = permitted[:, special]
+    inner = [np.stack([junction, out[junction]]), np.stack([end[ending], out[head[ending]]]),
+             np.stack([tail[starting], start[starting]]), np.stack([end[between[0]], start[between[1]]])]
+    place = np.concatenate([place, head[ending], tail[starting], junction])
+    return start, end, place, np.concatenate(inner, axis=1)
 
 
 @dataclass(frozen=True)
@@ -109,20 +159,21 @@ class RoutingTable:
 class RoutingCells:
     """The same answers as :class:`RoutingTable`, found cell by cell when first asked for.
 
-    Where a cell reaches far beyond itself, only the origins asked for are searched. When there would be more than
-    ``most_rows`` rows (12 bytes each), all but those just asked for are forgotten.
+    With ``turns`` only permitted moves are made, and origins and targets are nodes of ``links``: those of
+    ``links.head`` and ``links.tail``. Where a cell reaches far beyond itself, only the origins asked for are searched.
+    When there would be more than ``most_rows`` rows (12 bytes each), all but those just asked for are forgotten.
     """
 
     def __init__(self, roads: Roads, limit: float, weight: np.ndarray | None = None,
-                 most_rows: int = 30_000_000) -> None:
+                 most_rows: int = 30_000_000, turns: bool = False) -> None:
         self.limit = _checked_limit(limit)
-        self.links = Links.of(roads, weight)
+        self.links = Links.of(roads, weight, turns)
         self.most_rows = most_rows
-        self._members = cells(roads.junction_metres)
-        self._cell = np.empty(len(roads.junction_xy), np.int64)
+        self._members = cells(roads.junction_metres[self.links.place])
+        self._cell = np.empty(len(self.links.place), np.int64)
         for number, members in enumerate(self._members):
             self._cell[members] = number
-        self._place = np.full(len(roads.junction_xy), -1, np.int64)  # origin -> its place in the table
+        self._place = np.full(len(self.links.place), -1, np.int64)  # origin -> its place in the table
         self._table = _no_ways(self.limit, self.links)
 
     def __len__(self) -> int:
@@ -169,19 +220,20 @@ class RoutingCells:
         self._place[keep] = np.arange(len(keep))
 
 
-def routing_table(roads: Roads, limit: float, weight: np.ndarray | None = None) -> RoutingTable:
-    """Shortest ways between all pairs of junctions at most ``limit`` apart.
+def routing_table(roads: Roads, limit: float, weight: np.ndarray | None = None, turns: bool = False) -> RoutingTable:
+    """Shortest ways between all pairs of junctions (or nodes, see :class:`Links`) at most ``limit`` apart.
 
     Args:
         roads: The map, ``J`` junctions and ``S`` segments.
         limit: Largest cost of a way: metres, or the unit of ``weight``.
         weight: Cost of each segment ``[S]``, at least zero; its length where not given.
+        turns: Whether only permitted moves are made.
 
     Raises:
         InputError: where limit or weights are not numbers of at least zero.
     """
-    limit, links = _checked_limit(limit), Links.of(roads, weight)
-    members = cells(roads.junction_metres)
+    limit, links = _checked_limit(limit), Links.of(roads, weight, turns)
+    members = cells(roads.junction_metres[links.place])
     if not members:
         return _no_ways(limit, links)
     table = _stack([_search(links, one, _within(links, one, limit), limit) for one in members])
@@ -296,7 +348,8 @@ def _paths(table: RoutingTable, place: np.ndarray, origin: np.ndarray, target: n
     segment = np.empty(ptr[-1], np.int64)
     for number, (ways, last) in enumerate(rounds):
         segment[ptr[ways + 1] - 1 - number] = last
-    return ptr, segment
+    driven = segment >= 0  # the rest are links inside of junctions
+    return np.concatenate([[0], np.cumsum(driven)])[ptr], segment[driven]
 
 
 def _rows(table: RoutingTable, place: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from stgraph.roads.network import Roads
 
 
 def make_turns(tail: np.ndarray, head: np.ndarray, line_ptr: np.ndarray, line_xy: np.ndarray, reverse: np.ndarray,
@@ -43,6 +48,49 @@ def make_turns(tail: np.ndarray, head: np.ndarray, line_ptr: np.ndarray, line_xy
     angle = np.nan_to_num(change - 360.0 * np.rint(change / 360.0)).astype(np.float32)
     angle[angle <= -180.0] = 180.0
     return np.stack([source, target]), angle
+
+
+def consecutive(tail: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Every pair of a segment and one that starts at its end, back along the same street too, ``[2, K]``.
+
+    Args:
+        tail: Junction where each segment starts, ``[S]``.
+        head: Junction where each segment ends, ``[S]``.
+    """
+    junctions = int(max(tail.max(initial=-1), head.max(initial=-1))) + 1
+    order = np.argsort(tail, kind="stable")
+    start = np.searchsorted(tail[order], np.arange(junctions + 1))
+    ways = np.diff(start)[head]
+    rank = np.arange(ways.sum()) - np.repeat(np.cumsum(ways) - ways, ways)
+    return np.stack([np.repeat(np.arange(len(tail)), ways), order[np.repeat(start[head], ways) + rank]])
+
+
+def forbidden_moves(roads: Roads) -> tuple[np.ndarray, np.ndarray]:
+    """Moves from a segment to one that starts at its end: those that restrictions forbid, and the others.
+
+    Turning back onto the same street counts among the others. Where the turns of a network are not known, nothing is
+    forbidden.
+
+    Returns:
+        Two arrays ``[2, *]`` int64.
+    """
+    moves = consecutive(roads.tail, roads.head)
+    if roads.alive is not None:
+        moves = moves[:, roads.alive[moves].all(0)]
+    if not roads.turn_index.shape[1]:
+        return moves[:, :0], moves
+    forbidden = ~permits(roads, *moves)
+    return moves[:, forbidden], moves[:, ~forbidden]
+
+
+def permits(roads: Roads, segment: np.ndarray, onward: np.ndarray) -> np.ndarray:
+    """Whether moves from segments to the next ``[n]`` are permitted, or turn back onto the same street; bool."""
+    count = len(roads.tail)
+    known = np.sort(roads.turn_index[0] * count + roads.turn_index[1])
+    wanted = segment * count + onward
+    at = np.minimum(np.searchsorted(known, wanted), max(len(known) - 1, 0))
+    found = known[at] == wanted if len(known) else np.ones(len(wanted), bool)
+    return np.asarray(found | (roads.reverse[segment] == onward))
 
 
 def leg_directions(line_ptr: np.ndarray, line_xy: np.ndarray, metric: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -33,6 +33,8 @@ class OnRoads:
         reach: m.
         roads: Name of the file or bundle of the roads.
         sources: Where the roads come from, with licence and attribution.
+        period: First second, and first after, of the time in which the network is the one that was taken; None where
+            it never changes.
     """
 
     attached: Attached
@@ -41,12 +43,14 @@ class OnRoads:
     reach: float
     roads: str
     sources: list[dict[str, Any]]
+    period: tuple[int, int] | None = None
 
     def report(self, ids: Sequence[str]) -> dict[str, Any]:
         """What became of each sensor, for people: counts, names, distances."""
         there = self.attached.segment >= 0
         reasons, counts = np.unique(self.attached.reason[self.attached.reason != ""], return_counts=True)
-        return {"roads": self.roads, "reach_m": self.reach, "attached": int(there.sum()),
+        return {"roads": self.roads, "roads_period": list(self.period) if self.period is not None else None,
+                "reach_m": self.reach, "attached": int(there.sum()),
                 "unattached": [name for name, found in zip(ids, there, strict=True) if not found],
                 "attach_notes": dict(zip(reasons.tolist(), counts.tolist(), strict=True)),
                 "attach_distance_m": {"median": round(float(np.median(self.attached.distance[there])), 2),
@@ -68,7 +72,7 @@ class OnRoads:
 
 def put_on_roads(roads: Roads | Path | str, lonlat: np.ndarray, heading: Iterable[Any] | None = None,
                  name: Sequence[str | None] | None = None, limit: float = LIMIT,
-                 radius: float | None = None) -> OnRoads:
+                 radius: float | None = None, at: Any = None) -> OnRoads:
     """Attach sensors to a road network, and find the ways between them.
 
     Args:
@@ -78,12 +82,14 @@ def put_on_roads(roads: Roads | Path | str, lonlat: np.ndarray, heading: Iterabl
         name: See there.
         limit: Farthest a sensor may be from its road, m.
         radius: Longest way, m; None for :data:`REACH`.
+        at: When, where the roads of a bundle change with time: seconds since 1970-01-01 UTC, an ISO text, or a pandas
+            Timestamp; None for after their last change.
 
     Raises:
         InputError: where the roads have no longitudes and latitudes, or no sensor is near one of them.
     """
     file = "" if isinstance(roads, Roads) else str(roads)
-    network = roads if isinstance(roads, Roads) else Roads.of(roads)
+    network = roads if isinstance(roads, Roads) else Roads.of(roads, at)
     if network.metric:
         raise InputError("the roads are in plain metres, sensors in degrees", file=file or None, field="roads",
                          remedy="give the roads a reference system: stgraph build roads --crs EPSG:...")
@@ -100,7 +106,8 @@ def put_on_roads(roads: Roads | Path | str, lonlat: np.ndarray, heading: Iterabl
     reach = REACH if radius is None else float(radius)
     pairs = road_pairs(network, attached.segment, attached.offset, reach, file)
     title = Path(file).name or str(network.metadata.get("name", "roads"))
-    return OnRoads(attached, segment_id.astype(str), pairs, reach, title, list(network.metadata.get("sources", [])))
+    return OnRoads(attached, segment_id.astype(str), pairs, reach, title, list(network.metadata.get("sources", [])),
+                   network.period)
 
 
 def road_pairs(roads: Roads, segment: np.ndarray, offset: np.ndarray, radius: float, file: str = "") -> Pairs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,12 @@ PAIRS = ("edge_index", "edges", "edge_list")
 LENGTHS = {"length_m": "m", "length_km": "km", "distance_m": "m", "distance_km": "km", "length": None,
            "edge_length": None, "distance": None}
 ONEWAY = ("oneway", "one_way", "is_oneway")
-FORWARD, BACKWARD = ("yes", "true", "1", "1.0", "f"), ("-1", "-1.0", "reverse", "t")
+FORWARD = ("yes", "y", "true", "1", "1.0", "f", "ft", "forward", "oneway", "one-way")
+BACKWARD = ("-1", "-1.0", "reverse", "backward", "t", "tf")
+BOTH_WAYS = ("", "no", "n", "false", "0", "0.0", "b", "both", "two-way", "twoway", "reversible", "alternating", "none",
+             "nan", "null", "unknown", "-")
+"""What a column of one-way streets says, in small letters: along its row, against it, both ways. F and T are from and
+to, as in data of navigation; ``reversible`` and ``alternating`` streets are driven both ways in turn."""
 
 
 @dataclass
@@ -324,20 +330,24 @@ def _joined(ends: np.ndarray, plane: Plane, snap: float) -> tuple[np.ndarray, np
 
 # -------------------------------------------------------------------- directions and lengths
 def set_directions(network: Network, chosen: RoadOptions) -> None:
-    """Say which segments are one-way; with ``two_way``, add the way back of all other rows.
+    """Say which segments are one-way, and turn those round that are driven against their row; with ``two_way``, add
+    the way back of all other rows.
 
     Raises:
-        InputError: where most rows have their way back already.
+        InputError: where most rows have their way back already, or it is not known what a word means.
     """
     name = network.columns.find("oneway_key", chosen.oneway_key, ONEWAY)
     network.used |= {name} if name else set()
     count = len(network.tail)
-    word = np.char.lower(network.columns.texts(name)[network.row].astype(str)) if name else np.full(count, "")
-    backward = np.isin(word, BACKWARD)
+    way = _ways(network.columns, name)[network.row] if name else np.zeros(count, np.int64)
+    backward = way < 0
+    network.tail, network.head = (np.where(backward, network.head, network.tail),
+                                  np.where(backward, network.tail, network.head))
+    _turn_round(network.line_ptr, network.line_xy, backward)
     junctions = len(network.junction_id)
     both = np.isin(network.head * junctions + network.tail, network.tail * junctions + network.head)
     network.backward = np.zeros(count, bool)
-    network.oneway = np.isin(word, FORWARD) | backward if name else ~both
+    network.oneway = way != 0 if name else ~both
     both &= network.tail != network.head
     if not chosen.two_way:
         if count > 20 and both.mean() < 0.01:
@@ -349,10 +359,31 @@ def set_directions(network: Network, chosen: RoadOptions) -> None:
                          file=network.columns.file, field="two_way", value=True, remedy="leave out --two-way")
     if not name:
         network.oneway = np.zeros(count, bool)
-    network.tail, network.head = (np.where(backward, network.head, network.tail),
-                                  np.where(backward, network.tail, network.head))
-    _turn_round(network.line_ptr, network.line_xy, backward)
     _add_ways_back(network, np.flatnonzero(~network.oneway))
+
+
+def _ways(columns: Columns, name: str) -> np.ndarray:
+    """1 where a row is driven along it only, -1 against it only, 0 both ways, ``[rows]``; so of lists all of one kind.
+
+    Raises:
+        InputError: for a word that is not known.
+    """
+    meaning = dict.fromkeys(BOTH_WAYS, 0) | dict.fromkeys(FORWARD, 1) | dict.fromkeys(BACKWARD, -1)
+    codes, words = pd.factorize(np.char.lower(columns.texts(name).astype(str)))
+    way = np.zeros(len(words), np.int64)
+    for place, word in enumerate(words.tolist()):
+        parts = {part.strip(" '\"") for part in re.split(r"[;|,]", word.strip("[]()"))}
+        unknown = sorted(parts - set(meaning))
+        if unknown:
+            rows = np.flatnonzero(codes == place)
+            raise InputError(f"it is not known whether this is a one-way street, in {len(rows)} rows, first in row "
+                             f"{rows[0] + 1}", file=columns.file, field=name, value=unknown[0],
+                             remedy=f"write one of {', '.join(FORWARD)} where a street is one-way along its row, "
+                                    f"{', '.join(BACKWARD)} against it, {', '.join(filter(None, BOTH_WAYS))} or "
+                                    "nothing where it is both ways; or name another column with --oneway-key")
+        kinds = {meaning[part] for part in parts}
+        way[place] = kinds.pop() if len(kinds) == 1 else 0
+    return way[codes]
 
 
 def _add_ways_back(network: Network, rows: np.ndarray) -> None:
@@ -394,6 +425,10 @@ def lengths_of(network: Network, chosen: RoadOptions) -> np.ndarray:
                          value=given[first] / unit(said).factor,
                          remedy="correct them, or measure these along their lines: --lengths mended")
     _check_lengths(network, given, measured, name, said)
+    nothing = int(((given == 0) & (measured > 1.0)).sum())
+    if nothing:
+        network.warnings.append(f"{nothing} of {len(given)} lengths given are 0 on lines that have a length; "
+                                "--lengths measured takes the lines")
     network.facts |= {"lengths": "given", "length_unit": said,
                       "lengths_mended": len(np.unique(network.row[bad]))}
     return np.where(bad, measured, given)
@@ -406,10 +441,6 @@ def _check_lengths(network: Network, given: np.ndarray, measured: np.ndarray, na
         return
     ratio = float(np.median(given[good] / measured[good]))
     network.facts["length_ratio"] = round(ratio, 4)
-    if not network.plane.metric and _exchanged_fits(network, given, good):
-        raise InputError("longitude and latitude look exchanged: exchanged, they fit the lengths given",
-                         file=network.columns.file, field="coordinates", value=network.junction_xy[0].tolist(),
-                         remedy="exchange --x-key and --y-key")
     if not 0.2 < ratio < 5.0:
         fits = [other for other in ("m", "km", "mile", "ft")
                 if 0.8 < ratio * unit(other).factor / unit(said).factor < 1.25]
@@ -417,6 +448,11 @@ def _check_lengths(network: Network, given: np.ndarray, measured: np.ndarray, na
                          file=network.columns.file, field=name, value=said,
                          remedy=f"say --length-unit {fits[0]}" if fits else
                                 "correct --length-unit, --coordinate-unit or --crs, or measure: --lengths measured")
+    if not network.plane.metric and _exchanged_fits(network, given, good):
+        raise InputError("longitude and latitude look exchanged: exchanged, they fit the lengths given",
+                         file=network.columns.file, field="coordinates", value=network.junction_xy[0].tolist(),
+                         remedy="exchange --x-key and --y-key; or, if the places are right, measure the lengths: "
+                                "--lengths measured")
     short = float((given[good] < 0.9 * measured[good]).mean())
     if short > 0.05:
         network.warnings.append(f"{100 * short:.0f} % of the lengths given are shorter than their lines by 10 % or "
@@ -424,12 +460,14 @@ def _check_lengths(network: Network, given: np.ndarray, measured: np.ndarray, na
 
 
 def _exchanged_fits(network: Network, given: np.ndarray, rows: np.ndarray) -> bool:
-    """Whether distances between ends follow the lengths much better with latitude taken for longitude."""
+    """Whether distances between ends follow the lengths much better with latitude taken for longitude, and are about
+    as long as them."""
     first, last = network.line_xy[network.line_ptr[rows]], network.line_xy[network.line_ptr[rows + 1] - 1]
     if not (np.abs(network.line_xy[:, ::-1]) <= (180.0, 90.0)).all():
         return False
-    spread = []
+    spread, middle = [], 0.0
     for start, end in ((first, last), (first[:, ::-1], last[:, ::-1])):
-        low, high = np.percentile(np.log(np.maximum(great_circle(start, end), 1e-3) / given[rows]), (25, 75))
+        low, middle, high = np.percentile(np.log(np.maximum(great_circle(start, end), 1e-3) / given[rows]),
+                                          (25, 50, 75))
         spread.append(float(high - low))
-    return spread[0] > 0.05 and spread[1] < spread[0] / 3
+    return spread[0] > 0.05 and spread[1] < spread[0] / 3 and abs(float(middle)) < 0.2

@@ -151,13 +151,23 @@ def _read_parquet(path: Path, geometry_key: str | None) -> Columns:
         raise InputError("shapes in this encoding are not read", file=path, field=primary, value=encoding,
                          remedy="write them as WKB, the default of geopandas")
     found = Columns({name: table[name].to_numpy(zero_copy_only=False) if not pa.types.is_nested(table[name].type)
-                     else np.array(table[name].to_pylist(), dtype=object) for name in table.column_names}, str(path))
+                     else _objects(table[name].to_pylist()) for name in table.column_names}, str(path))
     key = found.find("geometry_key", geometry_key, [*([primary] if primary else []), *SHAPES])
     return found if key is None else _with_shapes(found, key, system)
 
 
+def _objects(values: list[Any]) -> np.ndarray:
+    """Lists and the like, one in each row ``[n]``; numpy alone would make more dimensions of them."""
+    return np.fromiter(values, object, len(values))
+
+
 def _with_shapes(found: Columns, key: str, crs: pyproj.CRS | None) -> Columns:
     values = np.asarray(found.data[key], dtype=object)
+    wrong = [row for row, value in enumerate(values)
+             if value is not None and value == value and not isinstance(value, (str, bytes))]
+    if wrong:
+        raise InputError(f"not a shape in row {wrong[0] + 1} of column {key}", file=found.file, field=key,
+                         value=values[wrong[0]], remedy="write shapes as WKT or WKB, or call the column otherwise")
     known = np.array([value is not None and value == value and value not in ("", b"") for value in values], bool)
     shapes = np.full(len(values), None, dtype=object)
     binary = bool(known.any()) and (isinstance(values[known][0], bytes) or str(values[known][0])[:2] in ("00", "01"))

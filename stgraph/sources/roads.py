@@ -229,10 +229,14 @@ def _speeds(network: Network, chosen: RoadOptions) -> tuple[np.ndarray, str | No
     else:
         values = columns.numbers(name) * unit(said or "m/s").factor
         network.facts["speed_unit"] = said or "m/s"
+    wrong = int((~(values > 0) & (texts != "")).sum())
     values = np.where(values > 0, values, np.nan)
     if np.isnan(values).all():
         network.warnings.append(f"column {name}: no value is a speed")
         return values, None
+    if wrong:
+        network.warnings.append(f"column {name}: {wrong} of {len(values)} values are no speed above 0 and were filled "
+                                "in")
     middle = float(np.nanmedian(values))
     if not 1.0 <= middle <= 42.0:
         raise InputError(f"the median speed would be {middle * 3.6:,.0f} km/h", file=columns.file, field=name,

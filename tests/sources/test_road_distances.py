@@ -12,12 +12,14 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from stgraph.cli.main import app
 from stgraph.errors import InputError
 from stgraph.graph import load, save
 from stgraph.roads import LocalProjection, Roads
+from stgraph.roads.edit import change_speed, close_segment
 from stgraph.sources.osm.build import build_osm
 from stgraph.sources.readings import Readings
 from stgraph.sources.road_distances import REACH, put_on_roads, road_pairs
@@ -200,6 +202,9 @@ def test_other_rules_take_the_ways_by_road_too(files):
     expected = by_networkx(roads, segment[:11], offset[:11], 800.0)
     graph, _ = build_sensors(folder / "speed.csv", edge_rule="distance", radius=800, **common)
     assert set(map(tuple, graph[NEAR].edge_index.T.tolist())) == expected.keys()
+    graph, _ = build_sensors(folder / "speed.csv", edge_rule="distance", **common)  # as far as --help of --roads says
+    assert set(map(tuple, graph[NEAR].edge_index.T.tolist())) == by_networkx(roads, segment[:11], offset[:11],
+                                                                             10_000.0).keys()
     graph, _ = build_sensors(folder / "speed.csv", edge_rule="knn", neighbours=1, radius=800, **common)
     for source, target in graph[NEAR].edge_index.T.tolist():
         assert expected[source, target] == min(way for (_, end), way in expected.items() if end == target)
@@ -278,3 +283,29 @@ def test_roads_of_another_city_and_in_plain_metres_are_refused(files, tmp_path):
         with pytest.raises(InputError, match=match):
             build_sensors(folder / "speed.csv", locations=folder / "places.csv", roads=tmp_path / name,
                           quantity="speed", unit="m/s")
+
+
+# -------------------------------------------------------------------- roads that change
+def test_sensors_meet_the_roads_of_the_time_they_are_told(tmp_path):
+    """Four blocks in a row, and a way around two of them; one is closed from 2020, another one slower from 2021."""
+    plane = LocalProjection(24.94, 60.17)
+    row = [[[i * 100.0, 0.0], [i * 100.0 + 100.0, 0.0]] for i in range(4)]
+    roads = on_the_globe(make_roads([*row, [[100.0, 0.0], [150.0, 200.0], [200.0, 0.0]]]))
+    graph = roads.tables().graph()
+    graph["segment"].speed = torch.full((graph.size_of("segment"),), 10.0)
+    graph = close_segment(graph, ["1-2-0", "2-1-0"], "2020-01-01")
+    graph = change_speed(graph, "3-4-0", 5.0, "2021-01-01")
+    save(graph, tmp_path / "roads.stg")
+    lonlat = plane.lonlat(np.array([[50.0, 1.0], [350.0, 1.0], [150.0, 1.0]]))
+    around = 2 * np.hypot(50.0, 200.0)
+    for at, way, names, period in (
+            ("2019-06-01", 300.0, ["0-1-0", "3-4-0", "1-2-0"], [np.iinfo(np.int64).min, 1_577_836_800]),
+            (1_600_000_000, 200.0 + around, ["0-1-0", "3-4-0", ""], [1_577_836_800, 1_609_459_200]),
+            (None, 200.0 + around, ["0-1-0", "3-4-0@2", ""], [1_609_459_200, np.iinfo(np.int64).max])):
+        found = put_on_roads(tmp_path / "roads.stg", lonlat, heading=[90, 90, 90], radius=5000.0, limit=20.0, at=at)
+        ways = dict(zip(zip(found.pairs.source.tolist(), found.pairs.target.tolist(), strict=True),
+                        found.pairs.distance.tolist(), strict=True))
+        assert found.segment_id.tolist() == names
+        assert ways[0, 1] == pytest.approx(way, abs=0.5)
+        assert found.report(["a", "b", "c"])["roads_period"] == period
+    assert put_on_roads(roads, lonlat).report(["a", "b", "c"])["roads_period"] is None

@@ -489,3 +489,106 @@ def test_the_module_of_the_command_imports_nothing_heavy():
     code = "import stgraph.cli.build_roads, json, sys; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "pandas", "torch", "shapely"} & {name.split(".")[0] for name in json.loads(done.stdout)}
+
+
+# -------------------------------------------------------------------- directions, lengths and columns in the wild
+WAYS = {1: ("yes", "Y", "true", "1", "1.0", "F", "FT", "forward", "[True]", "one-way"),
+        -1: ("-1", "reverse", "T", "TF", "backward", "-1.0"),
+        0: ("no", "N", "false", "0", "B", "both", "", "reversible", "[False, True]", "[False]")}
+
+
+@pytest.mark.parametrize("two_way", [False, True])
+def test_every_word_for_one_way_streets_is_understood_in_both_modes(files, two_way):
+    said = [(word, way) for way, words in WAYS.items() for word in words]
+    words = [said[place % len(said)] for place in range(STREETS)]
+    with_lines(SEGMENTS.assign(oneway=[word for word, _ in words])).to_csv(files / "said.csv", index=False)
+    roads, _ = built(files, edges="said.csv", two_way=two_way)
+    expected, single = Counter(), 0
+    for (one, other, length, line), (_, way) in zip(EXPECTED.elements(), words, strict=True):
+        single += way != 0
+        if way >= 0:
+            expected[one, other, length, line] += 1
+        if way < 0 or (two_way and way == 0):
+            expected[other, one, length, line[::-1]] += 1
+    assert facts(roads) == expected
+    assert np.asarray(roads.attributes["oneway"]).sum() == single
+    for end, place in ((roads.tail, roads.line_ptr[:-1]), (roads.head, roads.line_ptr[1:] - 1)):
+        assert np.array_equal(roads.junction_xy[end], roads.line_xy[place])
+
+
+@pytest.mark.parametrize("word", ["vielleicht", "2", "[True, perhaps]"])
+def test_a_word_that_is_not_known_is_refused_with_the_list(files, word):
+    SEGMENTS.assign(oneway=["yes", "no", word] * (STREETS // 3)).to_csv(files / "said.csv", index=False)
+    with pytest.raises(InputError, match="not known whether this is a one-way street") as error:
+        built(files, edges="said.csv")
+    assert error.value.field == "oneway"
+    assert str(error.value.value) in word
+    assert "first in row 3" in error.value.problem
+    assert all(known in error.value.remedy for known in ("ft", "tf", "reversible", "--oneway-key"))
+
+
+def northern_grid() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Blocks as many degrees wide as high at 60 degrees north: half as wide on the ground, square if exchanged."""
+    number = np.arange(36)
+    junctions = pd.DataFrame({"id": number, "lon": 10 + number % 6 * 0.005, "lat": 60 + number // 6 * 0.005})
+    east, north = number[number % 6 < 5], number[number < 30]
+    return junctions, pd.DataFrame({"u": np.r_[east, north], "v": np.r_[east + 1, north + 6]})
+
+
+@pytest.mark.parametrize("length", [300.0, 1.0, 1e300])
+def test_places_that_are_right_do_not_look_exchanged(tmp_path, length):
+    junctions, edges = northern_grid()
+    write(tmp_path, junctions, edges.assign(length=length))
+    if length == 300:
+        assert built(tmp_path)[0].length.tolist() == [300.0] * 60
+    else:
+        with pytest.raises(InputError, match="times those of the lines") as error:
+            built(tmp_path)
+        assert "--lengths measured" in error.value.remedy
+    assert built(tmp_path, lengths="measured")[1]["lengths"] == "measured"
+
+
+def test_exchanged_places_are_still_told_by_lengths_and_there_is_a_way_out(tmp_path):
+    write(tmp_path, SWAPPED, SEGMENTS.assign(length=TRUE))
+    with pytest.raises(InputError, match="look exchanged") as error:
+        built(tmp_path)
+    assert "--lengths measured" in error.value.remedy
+
+
+def test_lengths_of_nothing_and_speeds_that_are_none_are_counted(files):
+    zero = np.where(np.arange(STREETS) % 2, TRUE, 0.0)
+    SEGMENTS.assign(length=zero).to_csv(files / "zero.csv", index=False)
+    warnings = built(files, edges="zero.csv")[1]["warnings"]
+    assert any(said.startswith("45 of 90 lengths given are 0") and "--lengths measured" in said for said in warnings)
+    SEGMENTS.assign(length=0.0).to_csv(files / "zero.csv", index=False)
+    assert any(said.startswith("90 of 90 lengths") for said in built(files, edges="zero.csv")[1]["warnings"])
+    speeds = np.where(np.arange(STREETS) % 2, 50.0, -50.0)
+    SEGMENTS.assign(speed_kmh=speeds).to_csv(files / "speed.csv", index=False)
+    roads, report = built(files, edges="speed.csv")
+    assert any("45 of 90 values are no speed" in said for said in report["warnings"])
+    assert np.asarray(roads.attributes["speed_imputed"]).sum() == 45
+    assert not any("lengths given are 0" in said or "no speed" in said for said in built(files)[1]["warnings"])
+
+
+@pytest.mark.parametrize("lists", [[[1, 2]] * STREETS, [[1] * (place % 3) for place in range(STREETS)],
+                                   [{"a": place} for place in range(STREETS)]])
+def test_columns_of_lists_are_left_out_by_name(files, lists):
+    with_lines(SEGMENTS.assign(turns=lists)).to_parquet(files / "lists.parquet")
+    roads, report = built(files, edges="lists.parquet")
+    assert facts(roads) == EXPECTED
+    assert report["columns_left_out"] == ["turns"]
+
+
+@pytest.mark.parametrize("name", ["geometry", "shape"])
+def test_a_column_of_shapes_that_are_numbers_is_refused(files, name):
+    SEGMENTS.assign(**{name: np.arange(STREETS)}).to_parquet(files / "numbers.parquet")
+    with pytest.raises(InputError, match="not a shape in row 1") as error:
+        built(files, edges="numbers.parquet")
+    assert error.value.field == name
+
+
+def test_what_is_read_is_not_written_over(files):
+    result = CliRunner().invoke(app, ["roads", "--nodes", str(files / "junctions.csv"), "--edges",
+                                      str(files / "segments.csv"), "-o", str(files / "segments.csv")])
+    assert isinstance(result.exception, InputError)
+    assert (files / "segments.csv").read_text().startswith("u,v")

@@ -19,8 +19,9 @@ from stgraph.errors import InputError
 from stgraph.graph import Geometry, GraphTables, load_tables
 from stgraph.graph.plain import SOURCE, TARGET, column, numbers
 from stgraph.graph.schema import EdgeType
-from stgraph.roads import LocalProjection, Roads
-from stgraph.roads.nearest import SegmentIndex
+from stgraph.roads import LocalProjection
+from stgraph.roads.history import RoadHistory
+from stgraph.roads.nearest import SegmentIndex, Snapped
 from stgraph.sources.tables import PARQUET, find_column, form_of, names
 
 if TYPE_CHECKING:
@@ -155,6 +156,37 @@ def layer_of(found: Map, limit: float | None) -> Layer:
 
 
 # -------------------------------------------------------------------- segments and points
+def attach(layer: Layer, xy: np.ndarray, utc: np.ndarray | None) -> Attached:
+    """The place of events; on roads that change, in the network of the time of each event.
+
+    Args:
+        layer: The places.
+        xy: ``[n, 2]`` in the coordinates of the map.
+        utc: ``[n]`` seconds UTC; None where events have no time, and meet roads as they are after their last change.
+    """
+    return layer.attach(xy, utc) if isinstance(layer, SegmentLayer) else layer.attach(xy)
+
+
+def snap(history: RoadHistory, xy: np.ndarray, utc: np.ndarray | None, limit: float) -> Snapped:
+    """The nearest segment of the network of each instant; see :meth:`stgraph.roads.nearest.SegmentIndex.nearest`.
+
+    Args:
+        history: The networks.
+        xy: ``[n, 2]`` in the coordinates of the map.
+        utc: ``[n]`` seconds UTC; None for after the last change.
+        limit: m.
+    """
+    period = np.full(len(xy), len(history) - 1) if utc is None else history.period(utc)
+    found = Snapped(np.full(len(xy), -1), np.full(len(xy), np.nan), np.full(len(xy), np.inf),
+                    np.full((len(xy), 2), np.nan))
+    for number in np.unique(period).tolist():
+        roads, rows = history.roads(number), np.flatnonzero(period == number)
+        part = SegmentIndex(roads).nearest(roads.to_metres(xy[rows]), limit)
+        for name, values in vars(part).items():
+            getattr(found, name)[rows] = values
+    return found
+
+
 class SegmentLayer:
     """Segments of a road network: the nearest street, and of a two-way street the segment that comes first."""
 
@@ -163,11 +195,11 @@ class SegmentLayer:
     def __init__(self, found: Map, limit: float) -> None:
         self.limit: float | None = limit
         self._tables = found.tables
-        self.roads = Roads.of(found.tables)
+        self.history = RoadHistory(found.tables)
 
-    def attach(self, xy: np.ndarray) -> Attached:
-        """The nearest segment within the limit: see :meth:`stgraph.roads.nearest.SegmentIndex.nearest`."""
-        snapped = SegmentIndex(self.roads).nearest(self.roads.to_metres(xy), self.limit or 0.0)
+    def attach(self, xy: np.ndarray, utc: np.ndarray | None = None) -> Attached:
+        """The nearest segment within the limit, in the network of the time of each event: see :func:`snap`."""
+        snapped = snap(self.history, xy, utc, self.limit or 0.0)
         none = snapped.segment < 0
         return Attached(snapped.segment, np.where(none, np.nan, snapped.distance), snapped.offset)
 

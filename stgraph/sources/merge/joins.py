@@ -17,7 +17,7 @@ from stgraph.graph.plain import SOURCE, TARGET, numbers
 from stgraph.graph.schema import EdgeType, label
 from stgraph.roads import LocalProjection, Roads
 from stgraph.roads.attach import AGAINST, BEYOND, NO_DIRECTION, NO_PLACE, OTHER_NAME, attach_sensors, heading_degrees
-from stgraph.roads.nearest import SegmentIndex
+from stgraph.roads.history import RoadHistory
 from stgraph.roads.network import ROAD
 from stgraph.sources.merge.layers import WEATHER, Group, Layers
 from stgraph.sources.merge.unite import Part, unite
@@ -147,15 +147,21 @@ def _add(tables: GraphTables, relation: EdgeType, source: np.ndarray, target: np
 # ---------------------------------------------------------------- places on roads
 @dataclass(frozen=True)
 class _City:
-    """The roads of one layer of segments: their arrays, and the first of their rows in the merged type."""
+    """The roads of one layer of segments: their arrays, and the first of their rows in the merged type.
+
+    ``roads`` are those of the end of the readings, where the graph has any; otherwise after the last change.
+    """
 
     roads: Roads
+    history: RoadHistory
     first: int
     prefix: str
 
 
 def _cities(tables: GraphTables, layers: Layers, rows: dict[tuple[int, str], np.ndarray], kind: str) -> list[_City]:
     found = []
+    end = None if tables.time is None or not tables.time.length else \
+        int(tables.time.times(np.array([tables.time.length - 1]))[0])
     for group in layers.of_kind(kind):
         segments = _span(layers, rows, group)
         junctions = _span(layers, rows, layers.group(next(
@@ -164,7 +170,8 @@ def _cities(tables: GraphTables, layers: Layers, rows: dict[tuple[int, str], np.
                             kind: tables.nodes[kind].slice(segments.start, len(segments))}, metadata={})
         road = tables.edges[ROAD].slice(segments.start, len(segments))
         part.edges[ROAD] = pa.table({end: pa.array(numbers(road[end]) - junctions.start) for end in (SOURCE, TARGET)})
-        found.append(_City(Roads.of(part), segments.start, group.prefix))
+        history = RoadHistory(part)
+        found.append(_City(history.at(end), history, segments.start, group.prefix))
     return found
 
 
@@ -233,7 +240,15 @@ def _named(table: pa.Table, city: _City) -> np.ndarray:
     ids = city.roads.segment_id
     ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else pa.array(ids)
     wanted = pc.binary_join_element_wise(pa.scalar(city.prefix), table["segment_id"].cast(pa.string()), "")
-    return np.asarray(pc.fill_null(pc.index_in(wanted, ids), -1), np.int64)
+    named = np.asarray(pc.fill_null(pc.index_in(wanted, ids), -1), np.int64)
+    alive = city.roads.alive
+    if alive is None or "version" not in city.roads.attributes:
+        return named
+    versions = numbers(city.roads.attributes["version"])  # of a segment with several, the one that stands
+    whole = np.array([name.removesuffix(f"@{version}") for name, version in zip(ids.to_pylist(), versions.tolist(),
+                                                                              strict=True)])
+    standing = {name: row for row, name in enumerate(whole.tolist()) if alive[row]}
+    return np.array([standing.get(whole[row], row) if row >= 0 and not alive[row] else row for row in named.tolist()])
 
 
 def _foot(roads: Roads, segment: np.ndarray, offset: np.ndarray,
@@ -260,7 +275,12 @@ def _foot(roads: Roads, segment: np.ndarray, offset: np.ndarray,
 
 def _events_at_segments(tables: GraphTables, layers: Layers, rows: dict[tuple[int, str], np.ndarray], kind: str,
                         target: str, nodes: np.ndarray, options: JoinOptions) -> _Found:
-    """The nearest street."""
+    """The nearest street, in the network of the time of each event where it has one."""
+    from stgraph.sources.events.places import snap
+
+    table = tables.nodes[kind]
+    timed = "time" in table.column_names and pa.types.is_integer(table["time"].type)
+    utc = numbers(table["time"])[nodes] if timed else None
     partner, reason = np.full(len(nodes), -1), np.full(len(nodes), NO_PLACE, dtype=object)
     offset, distance = np.full(len(nodes), np.nan), np.full(len(nodes), np.inf)
     for city in _cities(tables, layers, rows, target):
@@ -268,7 +288,7 @@ def _events_at_segments(tables: GraphTables, layers: Layers, rows: dict[tuple[in
         if xy is None:
             reason[partner < 0] = NO_COORDINATES
             continue
-        found = SegmentIndex(city.roads).nearest(city.roads.to_metres(xy), options.event_limit)
+        found = snap(city.history, xy, utc, options.event_limit)
         better = found.distance < distance
         partner[better], offset[better] = city.first + found.segment[better], found.offset[better]
         distance[better] = found.distance[better]

@@ -128,8 +128,8 @@ def segment_attributes(runs: Runs, tags: Tags, way_id: np.ndarray, both_ways: bo
 # ---------------------------------------------------------------- reading tags
 def parse_speed(text: str) -> float:
     """A speed limit in m/s; NaN where it cannot be read. The forms are those of rule 1 above."""
-    word = text.split("@")[0].strip(" (").lower()
-    found = [_one_speed(part.strip()) for part in re.split(r"[;|]|,(?=\s*\d{2})", word)]
+    word = re.sub(r"@\s*\([^)]*\)?", "@", text).lower()  # what stands in brackets is when, not how fast
+    found = [_one_speed(part.strip(" (")) for part in re.split(r"[;|]|,(?=\s*\d{2})", word) if "@" not in part]
     known = [speed for speed in found if 0 < speed <= _FASTEST]
     return sum(known) / len(known) if known else math.nan
 

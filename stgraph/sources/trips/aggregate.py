@@ -1,7 +1,8 @@
 """Counts, speeds, transitions and origin-destination pairs of walks, sparse until asked to be dense.
 
 What is kept grows with the different keys, (segment, bin) and the like, and not with segments x bins nor with trips.
-A traversal belongs to the bin in which its segment was entered.
+A traversal belongs to the bin in which its segment was entered. One vehicle that stops on a segment and drives on is
+one traversal; metres and seconds are those of driving.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from stgraph.errors import InputError
 from stgraph.graph.signal import Channel, Signal
-from stgraph.graph.time import TimeAxis, zone
+from stgraph.graph.time import DAY, TimeAxis, zone
 from stgraph.sources.trips.journeys import Walks
 
 MOST_ENTRIES = 1 << 28  # of a dense signal
@@ -23,6 +24,9 @@ _MERGE = 1 << 18  # rows that wait to be merged, at least
 @dataclass(frozen=True)
 class Bins:
     """Time bins of equal length: ``[phase + k * step, phase + (k + 1) * step)``.
+
+    Where a change of the clock would push such bins off it, they follow the clock, as those of events do
+    (:func:`stgraph.sources.events.hyperedges.time_bins`): a day is then 23, 24 or 25 hours long.
 
     Args:
         step: Length of a bin, s.
@@ -34,6 +38,11 @@ class Bins:
     phase: int = 0
     tz: str = "UTC"
 
+    @property
+    def follow(self) -> bool:
+        """Whether the clock of the zone may push bins off it; the least that clocks are changed by is half an hour."""
+        return bool(1800 % self.step) and zone(self.tz) != zone("UTC")
+
     @classmethod
     def on_clock(cls, step: int, tz: str, utc: float) -> Bins:
         """Bins that start on the full step of the local clock, as it is at an instant: days start at midnight."""
@@ -42,13 +51,40 @@ class Bins:
         return cls(step, -(int(TimeAxis(0, 1, 0, tz).local(np.array([at]))[0]) - at) % step, tz)
 
     def start(self, utc: np.ndarray) -> np.ndarray:
-        """Start of the bin of each instant, ``[n]`` int64 seconds UTC."""
-        return (np.floor((np.asarray(utc, np.float64) - self.phase) / self.step).astype(np.int64) * self.step
-                + self.phase)
+        """Start of the bin of each instant, ``[n]`` int64 seconds UTC.
+
+        Raises:
+            InputError: for bins of several days in a zone whose clock changes between the instants.
+        """
+        if self.follow and self.step <= DAY and len(utc):
+            axis, row = self._laid(np.floor(utc).astype(np.int64))
+            return axis.times(row)
+        start = np.asarray(np.floor((np.asarray(utc, np.float64) - self.phase) / self.step).astype(np.int64)
+                           * self.step + self.phase)
+        if self.follow and (TimeAxis(0, 1, 0, self.tz).local(start) % DAY).any():
+            raise InputError("steps of several days do not stay on the clock of a zone with summer time",
+                             field="interval", value=f"{self.step // DAY} days in {self.tz}",
+                             remedy="give --interval 1D, or --tz UTC: such steps have no time of day")
+        return start
+
+    def end(self, start: np.ndarray) -> np.ndarray:
+        """End of the bins that start at ``[n]``, seconds UTC."""
+        if self.follow and self.step <= DAY and len(start):
+            axis, row = self._laid(np.append(start, start.max() + 2 * self.step))  # the clock may change in the last
+            return axis.times(row[:-1] + 1)
+        return start + self.step
 
     def axis(self, first: int, last: int) -> TimeAxis:
-        """The regular axis from one start of a bin to another, both included."""
+        """The axis from one start of a bin to another, both included."""
+        if self.follow and self.step <= DAY:
+            axis, row = self._laid(np.array([first, last]))
+            return axis.slice(int(row[0]), int(row[1]) + 1)
         return TimeAxis(first, self.step, (last - first) // self.step + 1, self.tz)
+
+    def _laid(self, utc: np.ndarray) -> tuple[TimeAxis, np.ndarray]:
+        from stgraph.sources.events.hyperedges import time_bins
+
+        return time_bins(utc, self.step, self.tz)
 
 
 class SparseSums:
@@ -169,18 +205,25 @@ class Aggregates:
         self.bins, self._length, self._tail, self._head = bins, length, tail, head
         self._traffic, self._then, self._flows = SparseSums(2, 3), SparseSums(3, 3), SparseSums(3, 1)
 
-    def add(self, walks: Walks) -> None:
-        """Add whole journeys."""
+    def add(self, walks: Walks, resumed: np.ndarray | None = None) -> None:
+        """Add whole journeys.
+
+        Args:
+            walks: Their walks.
+            resumed: Rows that go on with the traversal of the row before ``[w]``; None for none.
+        """
         if not len(walks):
             return
-        start, spent, one = self.bins.start(walks.entered_at), walks.left_at - walks.entered_at, np.ones(len(walks))
-        self._traffic.add((walks.segment, start), (one, walks.length, spent))
+        begins, spent, one = self.bins.start(walks.entered_at), walks.left_at - walks.entered_at, np.ones(len(walks))
+        again = np.zeros(len(walks), bool) if resumed is None else resumed
+        start = begins[np.maximum.accumulate(np.where(again, 0, np.arange(len(walks))))]  # where it was entered
+        self._traffic.add((walks.segment, start), (one - again, walks.length, spent))
         on = np.flatnonzero(~walks.starts) - 1  # rows that another one of their piece follows
         self._then.add((walks.segment[on], walks.segment[on + 1], start[on]), (one[on], walks.length[on], spent[on]))
         first = np.flatnonzero(np.r_[True, np.diff(walks.journey) != 0])
         last = np.r_[first[1:] - 1, len(walks) - 1]
         ends = self._tail[walks.segment[first]], self._head[walks.segment[last]]
-        self._flows.add((*ends, start[first]), (one[first],))
+        self._flows.add((*ends, begins[first]), (one[first],))
 
     def traffic(self) -> Traffic:
         """Traversals by segment and bin."""
@@ -235,14 +278,15 @@ def traffic_signal(traffic: Traffic, bins: Bins, segments: np.ndarray,
     column = np.searchsorted(segments, traffic.segment)
     kept = column < len(segments)
     kept[kept] = segments[column[kept]] == traffic.segment[kept]
-    place = (traffic.bin[kept] - axis.start) // axis.step, column[kept]
+    place = axis.row_of(traffic.bin[kept]), column[kept]
     values, mask = np.zeros(shape, np.float32), np.zeros(shape, bool)
     mask[..., [0, *range(2, shape[2])]] = True
     values[(*place, 0)] = traffic.count[kept]
     speed = traffic.speed[kept]
     values[(*place, 1)], mask[(*place, 1)] = np.nan_to_num(speed), np.isfinite(speed)
     if penetration is not None:
-        values[..., 2] = values[..., 0] / penetration * (3600 / axis.step)
+        start = axis.times()
+        values[..., 2] = values[..., 0] / penetration * (3600 / (bins.end(start) - start))[:, None]
     return Signal(values, mask, channels), axis
 
 

@@ -23,14 +23,14 @@ from stgraph.graph import GraphTables, data_sha256, save
 from stgraph.graph.time import seconds
 from stgraph.io import peak_memory_mb, sha256
 from stgraph.roads import Roads
-from stgraph.roads.nearest import SegmentIndex
-from stgraph.roads.routing import RoutingCells
+from stgraph.roads.history import RoadHistory
 from stgraph.sources.trips.aggregate import Aggregates, Bins
 from stgraph.sources.trips.clean import Cleaned, CleanNotes, clean
 from stgraph.sources.trips.graph import trips_graph
-from stgraph.sources.trips.journeys import Walks, recover, walks_of
+from stgraph.sources.trips.journeys import Walks, recover, resumed, walks_of
 from stgraph.sources.trips.loose import TableWriter, matches_table, recovered_table, tokens_table, trips_table
-from stgraph.sources.trips.matching import Matched, Points, match
+from stgraph.sources.trips.matcher import Matcher
+from stgraph.sources.trips.matching import Matched, Points
 from stgraph.sources.trips.options import TripOptions
 from stgraph.sources.trips.read import BLOCK, TraceReader, Traces
 from stgraph.sources.trips.streams import Source, name_of
@@ -48,6 +48,7 @@ class _Counts:
     journeys: int = 0
     pieces: int = 0
     traversals: int = 0
+    resumed: int = 0
     matched: int = 0
     unmatched: int = 0
     breaks: int = 0
@@ -63,7 +64,8 @@ def build_trips(source: Source | str | Sequence[Source | str], roads: Roads | Pa
 
     Args:
         source: Files of points (CSV, Parquet, GPX, NPZ), or tables.
-        roads: The map: a bundle, or roads in memory.
+        roads: The map: a bundle, or roads in memory. Of a bundle whose roads change with time, each journey meets the
+            network as it stands when the journey begins.
         block: About how many points are worked on at once.
         **options: Fields of :class:`~stgraph.sources.trips.options.TripOptions`; with ``out`` the graph is saved there
             as a ``.stg`` bundle, and its loose tables are read from there.
@@ -79,7 +81,7 @@ def build_trips(source: Source | str | Sequence[Source | str], roads: Roads | Pa
     listed = [source] if isinstance(source, (str, Path, pa.Table)) else list(source)
     sources = [Path(one) if isinstance(one, str) else one for one in listed]
     with _scratch(chosen.out) as folder:
-        run = _Run(roads if isinstance(roads, Roads) else Roads.of(roads), sources, chosen, folder)
+        run = _Run(RoadHistory(roads), sources, chosen, folder)
         began = time.perf_counter()
         for traces in run.reader.blocks(block):
             run.add(traces)
@@ -101,14 +103,17 @@ def build_trips(source: Source | str | Sequence[Source | str], roads: Roads | Pa
 class _Run:
     """One run over all points."""
 
-    def __init__(self, roads: Roads, sources: list[Source], chosen: TripOptions, folder: Path) -> None:
-        self.roads, self.sources, self.chosen = roads, sources, chosen
+    def __init__(self, history: RoadHistory, sources: list[Source], chosen: TripOptions, folder: Path) -> None:
+        self.roads, self.sources, self.chosen = history.at(), sources, chosen
+        roads = self.roads
+        if not roads.metric and chosen.coordinate_unit != TripOptions.coordinate_unit:
+            raise InputError("the map has longitudes and latitudes", file=chosen.roads, field="coordinate_unit",
+                             value=chosen.coordinate_unit, remedy="leave out --coordinate-unit, and give degrees")
         self.reader = TraceReader(sources, chosen.traces, roads.metric, folder)
         if not len(roads.tail):
             raise InputError("the map has no segments", file=chosen.roads, field="roads", remedy="build it again")
         self.settings, self.cleaning = chosen.matching, chosen.cleaning
-        self.index = SegmentIndex(roads)
-        self.table = RoutingCells(roads, self.settings.limit)
+        self.matcher = Matcher(history, self.settings, chosen.limit)
         self.low, self.high = roads.line_metres.min(0) - MARGIN, roads.line_metres.max(0) + MARGIN
         self.features = segment_features(roads) if chosen.tokens else None
         self.writer = TableWriter(folder)
@@ -127,7 +132,7 @@ class _Run:
         self.counts.clean.add(cleaned.notes)
         self.counts.trips += len(traces.ids)
         points = Points(cleaned.part, traces.time[cleaned.keep], xy[cleaned.keep])
-        matched = match(self.roads, points, self.settings, self.index, self.table)
+        matched = self.matcher.match(points)
         self._count(points, matched)
         if len(matched.walk_segment):
             self._write(traces, cleaned, points, matched)
@@ -165,6 +170,8 @@ class _Run:
 
     def _write(self, traces: Traces, cleaned: Cleaned, points: Points, matched: Matched) -> None:
         walks = walks_of(points, matched)
+        if not len(walks):
+            return
         used, journey = np.unique(walks.journey, return_inverse=True)
         first = np.searchsorted(cleaned.part, used)
         trip = traces.trip[cleaned.keep[first]]
@@ -174,16 +181,18 @@ class _Run:
         size, seen = (np.bincount(cleaned.part, weights=weight, minlength=used[-1] + 1)[used].astype(np.int64)
                       for weight in (None, matched.point_segment >= 0))
         walks = Walks(journey.astype(np.int64), *(getattr(walks, name) for name in list(vars(walks))[1:]))
-        matches = matches_table(self.roads, walks, names, part, self.counts.journeys)
+        again = resumed(walks, trip, self.settings.backward * self.settings.sigma)
+        matches = matches_table(self.roads, walks, names, part, self.counts.journeys, again)
         self.writer.write("matches", matches)
         self.writer.write("trips", trips_table(self.roads, walks, names, part, size, seen))
         if self.sums is None:
             bins = Bins.on_clock(seconds(self.chosen.interval), self.chosen.tz or "UTC", float(walks.entered_at[0]))
             self.sums = Aggregates(bins, self.roads.length, self.roads.tail, self.roads.head)
-        self.sums.add(walks)
+        self.sums.add(walks, again)
         self.counts.journeys += len(used)
         self.counts.pieces += int(walks.starts.sum())
-        self.counts.traversals += len(walks)
+        self.counts.traversals += len(walks) - int(again.sum())
+        self.counts.resumed += int(again.sum())
         self.counts.metres += float(walks.length.sum())
         if self.features is not None:
             tokens = make_tokens(self.roads, walks, self.chosen.tz or "UTC", self.features)
@@ -223,6 +232,7 @@ class _Run:
         said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items() if count)
         middle = self.roads.from_metres((self.low + self.high)[None] / 2)[0]
         return InputError(
+            "no two points in a row could be matched" if self.counts.matched else
             "no point lies on the map" if counts["off_map"] and not self.counts.unmatched else
             "no point could be matched", file=name_of(self.sources[0]), field="traces",
             value=f"{said}; the first point is at {self.place[0]:.6g}, {self.place[1]:.6g}, the middle of the map at "
@@ -242,7 +252,10 @@ class _Run:
         return {
             "points": notes.rows, "matched": counts.matched, "unmatched": counts.unmatched, "breaks": counts.breaks,
             "trips": counts.trips, "journeys": counts.journeys, "pieces": counts.pieces,
-            "traversals": counts.traversals, "segments": len(graph.nodes["segment"]),
+            "traversals": counts.traversals, "resumed": counts.resumed,
+            "turns_not_permitted": self.matcher.not_permitted, "networks": len(self.matcher.networks),
+            "limits_m": {f"{limit:g}": count for limit, count in sorted(self.matcher.journeys.items())},
+            "segments": len(graph.nodes["segment"]),
             "length_km": round(counts.metres / 1000, 3), "dropped": self._dropped(),
             "splits": {"changes": cleaning.split_at_changes, "gaps": cleaning.split_at_gaps,
                        "stops": cleaning.split_at_stops, "jumps": cleaning.split_at_jumps,
@@ -264,6 +277,12 @@ class _Run:
         if counts.unmatched > counts.matched:
             said.append("most points have no street nearby: is the map of all streets that were driven? "
                         "--sigma and --radius say how far points may be off")
+        if 10 * counts.breaks > counts.matched - counts.journeys:
+            said.append(f"{counts.breaks} breaks in {counts.matched} matched points: no way on the map that is short "
+                        "enough (--limit), and quick enough (--max-speed), led from one point to the next")
+        if self.matcher.not_permitted:
+            said.append(f"{self.matcher.not_permitted} sequences of moves that were matched are not permitted by the "
+                        "map: restrictions over more than two segments are not looked at")
         if not in_graph:
             said.append(f"{counts.traversals} traversals are more than --max-traversals: trips are in the tables "
                         "matches and trips, and no nodes of the graph")

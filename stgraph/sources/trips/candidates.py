@@ -70,7 +70,8 @@ def log_transition(roads: Roads, states: States, pairs: Pairs, moves: Moves, tab
     It is ``-|way - straight| / scale``, the exponential of Newson and Krumm (2009), less the cost of a U-turn; minus
     infinity where there is no way, or only one that is too long.
     """
-    head, tail, length = roads.head[states.segment], roads.tail[states.segment], roads.length[states.segment]
+    links = table.links
+    head, tail, length = links.head[states.segment], links.tail[states.segment], roads.length[states.segment]
     row = np.repeat(np.arange(len(states.ptr) - 1), np.diff(states.ptr))
     between = np.empty(len(pairs.source), np.float32)  # from the end of one segment to the start of the other
     for part, state in _parts(pairs.ptr, _LOOK_UPS):

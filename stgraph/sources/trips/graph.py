@@ -75,7 +75,7 @@ def _add_moves(tables: GraphTables, sums: Aggregates, driven: np.ndarray) -> Non
     tables.edges[THEN] = pa.table({
         SOURCE: np.searchsorted(driven, moves.segment), TARGET: np.searchsorted(driven, moves.then),
         "count": moves.count, "travel_time": moves.travel_time, "valid_from": moves.bin,
-        "valid_to": moves.bin + sums.bins.step})
+        "valid_to": sums.bins.end(moves.bin)})
     tables.declare(THEN, "count", "1", "times that the move was driven, its first segment entered in the bin")
     tables.declare(THEN, "travel_time", "s", "from the start of the first segment to that of the next; NaN where no "
                                              "time was spent")

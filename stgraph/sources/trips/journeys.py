@@ -5,7 +5,7 @@ A *journey* is a part of a trip without a stop or a gap; a *piece* of it is a st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +75,8 @@ class Recovered:
 def walks_of(points: Points, matched: Matched) -> Walks:
     """Walks with the times when segments were left, and where on their first segment they start.
 
-    A segment is left when the next is entered; the last of a piece, at the last point of the piece.
+    A segment is left when the next is entered; the last of a piece, at the last point of the piece. A piece of one
+    point is no walk: nothing was seen to be driven.
     """
     journey, piece, entered = matched.walk_trip, matched.walk_piece, matched.walk_entered_at
     count = len(journey)
@@ -91,8 +92,38 @@ def walks_of(points: Points, matched: Matched) -> Walks:
     left[last] = np.maximum(time[end], entered[last])
     offset = np.zeros(count)
     offset[first] = matched.point_offset[seen[begin]]
-    return Walks(journey, piece, matched.walk_segment, offset, matched.walk_length, entered, left,
-                 matched.walk_confidence)
+    kept = np.flatnonzero((begin < end)[np.cumsum(start) - 1]) if count else np.zeros(0, np.int64)
+    walks = Walks(journey[kept], piece[kept], matched.walk_segment[kept], offset[kept], matched.walk_length[kept],
+                  entered[kept], left[kept], matched.walk_confidence[kept])
+    return walks if len(kept) == count else replace(walks, piece=_numbered(walks))
+
+
+def _numbered(walks: Walks) -> np.ndarray:
+    """Numbers of the pieces of each journey, from 0 and without a gap, ``[w]``."""
+    number = np.cumsum(walks.starts)
+    new = np.diff(walks.journey, prepend=-1) != 0
+    return number - np.repeat(number[new], np.diff(np.flatnonzero(new), append=len(walks)))
+
+
+def resumed(walks: Walks, trip: np.ndarray, backward: float) -> np.ndarray:
+    """Where a piece goes on, on the segment on which the piece before it ended: one vehicle, one traversal.
+
+    So it is after a stop, and wherever else a trip was cut on a segment. Whoever is seen further back on it has come
+    there anew.
+
+    Args:
+        walks: The walks.
+        trip: ``[k]`` the trip of each journey, those of a trip one after the other.
+        backward: How far back a place may seem to be because of noise, m.
+
+    Returns:
+        ``[w]`` bool.
+    """
+    found = np.zeros(len(walks), bool)
+    row = np.flatnonzero(walks.starts)[1:]
+    same = (trip[walks.journey[row]] == trip[walks.journey[row - 1]]) & (walks.segment[row] == walks.segment[row - 1])
+    found[row] = same & (walks.offset[row] >= walks.offset[row - 1] + walks.length[row - 1] - backward)
+    return found
 
 
 def recover(walks: Walks, journey: np.ndarray, time: np.ndarray, points: Points | None = None,
@@ -121,7 +152,7 @@ def recover(walks: Walks, journey: np.ndarray, time: np.ndarray, points: Points 
     if points is not None and segment is not None and offset is not None:
         seen = np.flatnonzero(segment >= 0)
         row = _at(walks.journey, walks.entered_at, points.trip[seen], points.time[seen])
-        same = walks.segment[row] == segment[seen]
+        same = (walks.segment[row] == segment[seen]) & (points.time[seen] <= walks.left_at[row])
         seen, row = seen[same], row[same]
         on = np.clip(offset[seen] - walks.offset[row], 0, walks.length[row])
         knots.append((points.trip[seen], points.time[seen], begin[row] + on))

@@ -39,8 +39,9 @@ class TableWriter:
         return {name: self.folder / f"{name}.parquet" for name in self._writers}
 
 
-def matches_table(roads: Roads, walks: Walks, trip: pa.Array, part: np.ndarray, first: int) -> pa.Table:
-    """The table ``matches``: a row for each traversal.
+def matches_table(roads: Roads, walks: Walks, trip: pa.Array, part: np.ndarray, first: int,
+                  resumed: np.ndarray) -> pa.Table:
+    """The table ``matches``: a row for each traversal, and one more wherever it was ``resumed``.
 
     Args:
         roads: The map.
@@ -48,6 +49,7 @@ def matches_table(roads: Roads, walks: Walks, trip: pa.Array, part: np.ndarray, 
         trip: Name of the trip of each journey ``[k]``.
         part: Number of each journey in its trip ``[k]``.
         first: Number of the block's first journey in the table ``trips``.
+        resumed: Rows that go on with the traversal of the row before ``[w]``.
     """
     names = trip.take(pa.array(walks.journey))
     begin = np.flatnonzero(changes(names))
@@ -59,7 +61,7 @@ def matches_table(roads: Roads, walks: Walks, trip: pa.Array, part: np.ndarray, 
         "entered_at": walks.entered_at, "left_at": walks.left_at, "length_m": walks.length,
         "confidence": pa.array(walks.confidence, pa.float32()), "journey": walks.journey + first,
         "part": pa.array(part[walks.journey], pa.int32()), "piece": pa.array(walks.piece, pa.int32()),
-        "segment": walks.segment, "offset_m": walks.offset})
+        "segment": walks.segment, "offset_m": walks.offset, "resumed": pa.array(resumed)})
 
 
 def trips_table(roads: Roads, walks: Walks, trip: pa.Array, part: np.ndarray, points: np.ndarray,

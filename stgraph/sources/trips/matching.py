@@ -31,7 +31,7 @@ class MatchSettings:
 
     Attributes:
         sigma: m, standard deviation of the error of points.
-        radius: m, a vehicle is not farther from its point than this; 10 m and 3.5 sigma where not given.
+        radius: m, a vehicle is not farther from its point than this; 10 m plus 3.5 sigma where not given.
         most: Streets considered for each point, the nearest; each in its one or two directions.
         beta: m, scale of the difference between the way driven from point to point and the straight line.
         beta_growth: m/s, how much larger that scale is for every second between the points.
@@ -147,22 +147,23 @@ def match(roads: Roads, points: Points, settings: MatchSettings | None = None, i
     """Match trips to roads.
 
     A trip is cut where a point has no street within the radius (for longer than ``bridge``), where no way within the
-    limit leads to the next point, or none that could be driven in the time. Turn restrictions are not looked at.
+    limit leads to the next point, or none that could be driven in the time. Moves that the map does not permit are not
+    made; turning back is, at a cost. Sequences of three or more segments that are forbidden are not looked at.
 
     Args:
         roads: The map.
         points: The trips.
         settings: The model.
         index: An index of the same roads, to be used again.
-        table: Shortest ways of the same roads, to be used again; by default they are found where they are needed.
-            Ways longer than its own limit are not found.
+        table: Shortest ways of the same roads, to be used again; by default they are found where they are needed,
+            with permitted moves only. Ways longer than its own limit are not found.
 
     Returns:
         One row for each point, and the walks. A trip's result does not depend on the other trips.
     """
     settings = MatchSettings() if settings is None else settings
     index = SegmentIndex(roads) if index is None else index
-    table = RoutingCells(roads, settings.limit) if table is None else table
+    table = RoutingCells(roads, settings.limit, turns=True) if table is None else table
     count = len(points)
     matched = {"point_segment": np.full(count, -1, np.int64), "point_offset": np.full(count, np.nan),
                "point_confidence": np.zeros(count), "break_before": np.zeros(count, bool)}

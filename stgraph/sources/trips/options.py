@@ -9,6 +9,7 @@ from typing import Any
 
 from stgraph.errors import InputError
 from stgraph.graph.time import seconds, zone
+from stgraph.sources.clock import check_divides_day
 from stgraph.sources.trips.clean import CleanSettings
 from stgraph.sources.trips.matching import MatchSettings
 from stgraph.sources.trips.read import TraceOptions
@@ -42,7 +43,7 @@ class TripOptions:
     # matching
     sigma: float = 10.0
     radius: float | None = None
-    limit: float = 1000.0
+    limit: float | None = None
     bridge: str = "1min"
     # what comes out
     interval: str = "15min"
@@ -81,7 +82,10 @@ class TripOptions:
         if chosen.penetration is not None and not chosen.signals:
             raise InputError("the options do not go together", field="penetration", value=chosen.penetration,
                              remedy="give --signals too: it scales the counts of the signal")
-        seconds(chosen.interval)
+        if chosen.max_traversals < 0:
+            raise InputError("a number of traversals is not negative", field="max_traversals",
+                             value=chosen.max_traversals, remedy="give 0 to keep trips out of the graph")
+        check_divides_day(seconds(chosen.interval))
         chosen.traces, chosen.cleaning, chosen.matching  # noqa: B018  their values are checked as they are made
         return chosen
 
@@ -101,7 +105,8 @@ class TripOptions:
     @property
     def matching(self) -> MatchSettings:
         """The model of map matching."""
-        settings = MatchSettings(sigma=self.sigma, radius=self.radius, limit=self.limit, bridge=_span(self.bridge))
+        settings = MatchSettings(sigma=self.sigma, radius=self.radius, bridge=_span(self.bridge))
+        settings = replace(settings, limit=self.limit) if self.limit is not None else settings
         return replace(settings, max_speed=self.max_speed) if self.max_speed else settings
 
     def command(self, sources: list[str]) -> str:

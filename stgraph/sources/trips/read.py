@@ -6,6 +6,7 @@ the trip, and each bucket is put in order by itself.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -207,16 +208,22 @@ class TraceReader:
               whole: bool) -> pa.Table:
         count = batch.num_rows
         self.notes.rows += count
-        trip = _trip_names(batch, columns.trip) if columns.trip else pa.array([self._one_trip(number)] * count)
+        trip = _trip_names(batch, columns.trip, source) if columns.trip else \
+            pa.array([self._one_trip(number)] * count)
         wanted = pa.array(np.ones(count, bool))
         for name, value in columns.where:
-            wanted = pc.and_(wanted, pc.equal(_text(batch.column(name)), value))
+            wanted = pc.and_(wanted, pc.equal(_text(batch, name, source), value))
         if columns.time is None:
             time = np.zeros(count)
         else:
-            time, on_clock = to_seconds(batch.column(columns.time), seen, file=name_of(source), field=columns.time)
-            self._check_clock(on_clock, source, columns.time, batch.column(columns.time))
-        state = _text(batch.column(columns.state)) if columns.state else pa.array([""] * count)
+            times = batch.column(columns.time)
+            if columns.where:  # rows left out may count from somewhere else
+                times = pc.if_else(wanted, times, pa.scalar(None, times.type))
+            time, on_clock, self._units[number] = to_seconds(times, seen, file=name_of(source), field=columns.time,
+                                                             unit=self._units.get(number))
+            if np.isfinite(time).any():
+                self._check_clock(on_clock, source, columns.time, times.drop_null())
+        state = _text(batch, columns.state, source) if columns.state else pa.array([""] * count)
         table = pa.table({"trip": trip.cast(pa.int64() if whole else pa.string()), "time": time,
                           "x": pc.fill_null(batch.column(columns.x), np.nan),
                           "y": pc.fill_null(batch.column(columns.y), np.nan), "state": state,
@@ -256,7 +263,7 @@ class TraceReader:
                 continue
             for batch in stream(source, list(columns.trip), [], rows):
                 self._rows += batch.num_rows
-                names = _trip_names(batch, columns.trip).drop_null()
+                names = _trip_names(batch, columns.trip, source).drop_null()
                 whole = whole and (pa.types.is_integer(names.type)
                                    or bool(pc.all(pc.match_substring_regex(names, _WHOLE)).as_py()))
                 names = names.cast(pa.string())
@@ -284,6 +291,7 @@ class TraceReader:
                 ``repair``), times without a zone, or where no point can be used.
         """
         self.notes = ReadNotes()
+        self._units: dict[int, str | None] = {}  # of the times of each source, where they are numbers
         tables = self._tables(min(points, ROWS) if rows is None else rows)
         first = next(tables, None)
         if first is not None:
@@ -356,18 +364,33 @@ class TraceReader:
 
 
 # -------------------------------------------------------------------- parts
-def _trip_names(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.Array:
+def _trip_names(batch: pa.RecordBatch, columns: Sequence[str], source: Source) -> pa.Array:
     """Names of trips, whole numbers as int64, else text; several columns are joined by ``/``."""
     if len(columns) > 1:
-        return pc.binary_join_element_wise(*(plain(batch.column(name)).cast(pa.string()) for name in columns), "/")
+        return pc.binary_join_element_wise(*(_cast(batch, name, source) for name in columns), "/")
     names = plain(batch.column(columns[0]))
-    if pa.types.is_floating(names.type) and pc.all(pc.equal(names, pc.floor(names))).as_py():
-        names = names.cast(pa.int64())
-    return names.cast(pa.int64() if pa.types.is_integer(names.type) else pa.string())
+    whole = pa.types.is_integer(names.type) or (pa.types.is_floating(names.type)
+                                                and pc.all(pc.equal(names, pc.floor(names))).as_py())
+    if whole:
+        with contextlib.suppress(pa.ArrowInvalid):  # beyond 64 bits they are texts
+            return names.cast(pa.int64())
+    return _cast(batch, columns[0], source)
 
 
-def _text(column: pa.Array) -> pa.Array:
-    return pc.fill_null(column.cast(pa.string()), "")
+def _text(batch: pa.RecordBatch, name: str, source: Source) -> pa.Array:
+    return pc.fill_null(_cast(batch, name, source), "")
+
+
+def _cast(batch: pa.RecordBatch, name: str, source: Source) -> pa.Array:
+    """A column as texts."""
+    column = plain(batch.column(name))
+    try:
+        if pa.types.is_nested(column.type):
+            raise pa.ArrowNotImplementedError("several values in one field")
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"not a column of names: {error}", file=name_of(source), field=name, value=column.type,
+                         remedy="give whole numbers or texts") from error
 
 
 def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -103,7 +103,8 @@ def _sequence(roads: Roads, places: Places, table: RoutingTable | RoutingCells
     stays[1:] = (places.segment[1:] == places.segment[:-1]) \
         & (places.offset[1:] - places.offset[:-1] >= -places.backward) & ~places.begins[1:]
     moves = np.flatnonzero(~stays & ~places.begins)
-    ptr, passed = table.paths(roads.head[places.segment[moves - 1]], roads.tail[places.segment[moves]])
+    links = table.links
+    ptr, passed = table.paths(links.head[places.segment[moves - 1]], links.tail[places.segment[moves]])
     between = np.zeros(count, np.int64)
     between[moves] = np.diff(ptr)
     row = np.cumsum(between + ~stays) - 1

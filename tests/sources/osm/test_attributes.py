@@ -29,15 +29,17 @@ MPH = 0.44704
     ("7,5", 7.5 * KMH), ("30 mph", 30 * MPH), ("30mph", 30 * MPH), ("10 knots", 10 * 1852 / 3600),
     ("50; 40", 45 * KMH), ("50;40", 45 * KMH), ("30|50", 40 * KMH), ("30,50", 40 * KMH), ("20 mph;30 mph", 25 * MPH),
     ("none", 130 * KMH), ("walk", 7 * KMH), ("RO:urban", 50 * KMH), ("DE:rural", 100 * KMH), ("xx:rural", 90 * KMH),
-    ("DE:zone:30", 30 * KMH), ("FR:zone30", 30 * KMH), ("RU:40", 40 * KMH), ("80 @ (wet)", 80 * KMH),
-    ("50;fast", 50 * KMH), ("30 MPH", 30 * MPH),
+    ("DE:zone:30", 30 * KMH), ("FR:zone30", 30 * KMH), ("RU:40", 40 * KMH),
+    ("50; 40 @ (22:00-06:00)", 50 * KMH), ("80 @ (Mo-Fr 07:00-09:00; Sa, 12:00); 100", 100 * KMH),
+    ("60;30 @ wet", 60 * KMH), ("50;fast", 50 * KMH), ("30 MPH", 30 * MPH),
 ])
 def test_speeds_are_read(text, speed):
     assert parse_speed(text) == pytest.approx(speed)
 
 
 @pytest.mark.parametrize("text", ["", "fast", "signals", "variable", "0", "-50", "9999", "50 furlongs", "1e3", "nan",
-                                  ";", "②", "inf"])
+                                  ";", "②", "inf", "80 @ (wet)", "40 @ (22:00-06:00)",
+                                  "30 @ (06:00-08:00; 12:00-14:00)"])
 def test_what_is_no_speed_is_unknown(text):
     assert math.isnan(parse_speed(text))
 

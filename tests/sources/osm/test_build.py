@@ -243,6 +243,15 @@ def test_what_only_an_extract_can_give_is_refused_elsewhere(option, shared_data)
         build_osm(shared_data / "denver_traces" / "osmnx_drive_graph.graphml.gz", **option)
 
 
+def test_a_file_takes_no_folder_of_what_is_fetched(tmp_path, capsys):
+    source = write_map(tmp_path / "town.osm", TOWN, STREETS)
+    with pytest.raises(SystemExit) as caught:
+        main(["build", "osm", str(source), "--cache", str(tmp_path / "cache"), "-o", str(tmp_path / "town.stg")])
+    assert caught.value.code == 2
+    assert "'cache'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["town.osm"]
+
+
 def test_one_source_is_due(shared_data):
     for source, options in ((None, {}), (shared_data / "osm_extracts" / "krems.osm.gz", {"place": "Krems"})):
         with pytest.raises(InputError, match="one of a file, a place and a box"):

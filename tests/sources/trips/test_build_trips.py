@@ -20,6 +20,8 @@ from stgraph.errors import InputError
 from stgraph.graph import data_sha256, load, save
 from stgraph.graph.plain import numbers
 from stgraph.roads import LocalProjection, Roads
+from stgraph.roads.edit import change_speed, close_segment
+from stgraph.roads.history import RoadHistory
 from stgraph.sources.trips.aggregate import Aggregates, Bins
 from stgraph.sources.trips.build import build_trips
 from stgraph.sources.trips.graph import DRIVES, THEN
@@ -403,3 +405,138 @@ def test_taxis_on_the_streets_of_beijing(shared_data, tmp_path, monkeypatch):
         found |= {(trip, a, b) for a, b in zip(mine["from_node"], mine["to_node"], strict=True) if a != b}
     assert len(found & there) > 0.7 * len(there)
     assert len(found & there) > 0.7 * len(found)
+
+
+# -------------------------------------------------------------------- roads of their time, sparse points, stops
+PLANE = LocalProjection(-8.6, 41.15)
+
+
+def street(blocks: int, block: float) -> Roads:
+    """A straight two-way street to the east, junctions 0, 1, ..., with a speed."""
+    place = PLANE.lonlat(np.column_stack([np.arange(blocks + 1) * block, np.zeros(blocks + 1)]))
+    ends = np.concatenate([np.column_stack([np.arange(blocks), np.arange(blocks) + 1]),
+                           np.column_stack([np.arange(blocks) + 1, np.arange(blocks)])])
+    return Roads(np.arange(blocks + 1), place, ends[:, 0], ends[:, 1], np.full(2 * blocks, block),
+                 2 * np.arange(2 * blocks + 1), place[ends.reshape(-1)],
+                 attributes={"speed": np.full(2 * blocks, 10.0, np.float32)})
+
+
+def on_street(x, start=START, every=10.0, trip=0, y=2.0) -> pd.DataFrame:
+    x = np.asarray(x, float)
+    lonlat = PLANE.lonlat(np.column_stack([x, np.full(len(x), y)]))
+    return pd.DataFrame({"trip": trip, "time": start + np.arange(len(x)) * every, "lon": lonlat[:, 0],
+                         "lat": lonlat[:, 1]})
+
+
+def test_trips_meet_the_roads_of_their_time(tmp_path):
+    graph = street(6, 200.0).tables().graph()
+    change = int(START) + 3600
+    graph = close_segment(graph, ["2-3-0", "3-2-0"], change)
+    graph = change_speed(graph, "4-5-0", 5.0, change)
+    save(graph, tmp_path / "edited.stg")
+    x = np.arange(20, 1190, 60.0)
+    points = pd.concat([on_street(x, start, trip=trip) for trip, start in enumerate(
+        (START, change - 60, change, change + 86_400))])  # the second begins before the change, and ends after it
+    trips, report, matches = built(points, tmp_path / "edited.stg")
+    ids = np.array(trips.nodes["segment"]["node_id"].to_pylist())
+    edge = trips.edges[DRIVES]
+    names = ids[numbers(edge["target_index"])]
+    open_street = [f"{j}-{j + 1}-0" for j in range(6)]
+    for trip in range(4):
+        driven = names[numbers(edge["source_index"]) == trip].tolist()
+        assert driven == (open_street if trip < 2 else ["0-1-0", "1-2-0", "3-4-0", "4-5-0@2", "5-6-0"])
+    rows = Roads.of(graph).segment_id.to_pylist()
+    assert [rows[row] for row in matches["segment"]] == names.tolist()
+    assert numbers(trips.nodes["segment"]["road_segment"]).tolist() == sorted(set(matches["segment"]))
+    assert report["networks"] == 2
+    assert report["breaks"] == 2
+    for trip, start in ((0, START), (3, change + 86_400)):  # the graph of that time has all that was driven then
+        there = trips.graph().at(int(start) + 100)
+        assert there["trip", "drives", "segment"].edge_index.shape[1] == [6, 0, 0, 5][trip]
+    plain, _, _ = built(on_street(x), street(6, 200.0))
+    again, once, _ = built(on_street(x), RoadHistory(street(6, 200.0)).at())
+    assert again.nodes["segment"].equals(plain.nodes["segment"])
+    assert once["networks"] == 1
+
+
+def test_points_minutes_apart_are_driven_between():
+    points = on_street(500 + np.arange(9) * 1800.0, every=90.0)
+    _, report, matches = built(points, street(41, 500.0))
+    assert (report["breaks"], report["warnings"], report["limits_m"]) == (0, [], {"4000": 1})
+    assert report["length_km"] == pytest.approx(14.4, abs=0.01)
+    assert matches["segment"].tolist() == list(range(1, 30))
+    with pytest.raises(InputError, match="no two points in a row could be matched"):
+        built(points, street(41, 500.0), limit=500.0)
+    dense = on_street(np.arange(100, 4000, 100.0), trip=1)
+    _, report, matches = built(pd.concat([points, dense]), street(41, 500.0), limit=500.0)
+    assert report["breaks"] == 8
+    assert any("8 breaks" in said and "--limit" in said for said in report["warnings"])
+    assert matches["trip"].unique().tolist() == [1]
+    assert (report["pieces"], report["journeys"], report["traversals"]) == (1, 1, 8)
+
+
+def test_pieces_of_one_point_are_not_driven_and_the_others_are_numbered_on():
+    x = np.r_[np.arange(100, 900, 100), 4100, np.arange(8100, 8900, 100)]
+    _, report, matches = built(on_street(x, every=120.0), street(41, 500.0), limit=1000.0, stop_time="0")
+    assert report["breaks"] == 2
+    assert matches["piece"].tolist() == [0, 0, 1, 1]
+    assert report["pieces"] == 2
+    assert report["matched"] == 17
+
+
+def test_a_stop_in_a_street_is_one_traversal():
+    halt = np.full(8, 650.0)
+    x = np.r_[100, 300, 500, 600, halt, 700, 900, 1100]
+    time = np.r_[0, 20, 40, 50, 60 + 60 * np.arange(8), 500, 520, 540]
+    points = on_street(x).assign(time=START + time)
+    graph, report, matches = built(points, street(10, 500.0))
+    assert report["splits"]["stops"] == 1
+    assert matches["segment"].tolist() == [0, 1, 1, 2]
+    assert matches["resumed"].tolist() == [False, False, True, False]
+    assert (report["journeys"], report["pieces"], report["traversals"], report["resumed"]) == (2, 2, 3, 1)
+    traffic = graph.tables["traffic"].to_pandas()
+    assert traffic.groupby("segment")["count"].sum().tolist() == [1, 1, 1]
+    assert traffic["distance_m"].sum() == pytest.approx(1000.0, abs=1e-6) == matches["length_m"].sum()
+    then = graph.edges[THEN].to_pandas()
+    assert then["count"].tolist() == [1, 1]
+    assert graph.tables["origin_destination"]["count"].to_pylist() == [1, 1]
+    away = np.r_[100, 300, 500, 600, halt, 900, 1300, 900, 600, 520, 800, 1100]  # leaves, and comes back to it
+    back = on_street(away).assign(time=START + np.r_[time[:12], 500 + 40 * np.arange(7)])
+    graph, _, matches = built(back, street(10, 500.0))
+    counts = graph.tables["traffic"].to_pandas().groupby("segment")["count"].sum()
+    assert counts[1] == (matches["segment"] == 1).sum() - 1
+    assert counts[1] >= 2
+
+
+def test_days_follow_the_clock(tmp_path):
+    """Four drives in Berlin, before and after summer time begins on 2024-03-31."""
+    times = ["2024-03-29T12:00", "2024-04-02T00:10", "2024-04-02T23:10", "2024-04-03T00:10"]
+    utc = [pd.Timestamp(one, tz="Europe/Berlin").timestamp() for one in times]
+    points = pd.concat([on_street(np.arange(100, 1000, 100), start, trip=trip) for trip, start in enumerate(utc)])
+    graph, _, _ = built(points, street(10, 500.0), tz="Europe/Berlin", interval="1D", signals=True)
+    flows = graph.tables["origin_destination"].to_pandas()
+    days = [pd.Timestamp(one, unit="s", tz="UTC").tz_convert("Europe/Berlin").isoformat() for one in flows["bin"]]
+    assert days == ["2024-03-29T00:00:00+01:00", "2024-04-02T00:00:00+02:00", "2024-04-03T00:00:00+02:00"]
+    assert flows["count"].tolist() == [1, 2, 1]
+    assert (graph.time.clock % 86_400 == 0).all()
+    values = graph.signals["segment"]["traffic"].values
+    assert values[:, 0, 0].tolist() == [1, 0, 0, 0, 2, 1]
+    lives = graph.edges[THEN].to_pandas()
+    assert set(lives["valid_to"] - lives["valid_from"]) == {86_400}
+
+
+def test_the_map_and_the_points_are_not_written_over(folder):
+    before = data_sha256("town.stg")
+    for roads, out in (("town.stg", "town.stg"), ("./town.stg", "town.stg"), ("town.stg", "town.stg/trips.stg")):
+        result = CliRunner().invoke(app, ["trips", "--roads", roads, "points.parquet", "-o", out])
+        assert isinstance(result.exception, InputError)
+        assert "write over what is read" in str(result.exception)
+    assert data_sha256("town.stg") == before
+
+
+@pytest.mark.parametrize(("options", "field"), [({"coordinate_unit": "km"}, "coordinate_unit"),
+                                                ({"max_traversals": -3}, "max_traversals")])
+def test_options_that_do_nothing_are_refused(options, field):
+    with pytest.raises(InputError) as error:
+        built(POINTS, **options)
+    assert error.value.field == field

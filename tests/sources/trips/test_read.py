@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -110,6 +111,60 @@ def test_the_hour_that_autumn_doubles_is_told_apart_by_order():
     table = pd.DataFrame({"trip": 0, "time": local, "lon": 1.0, "lat": 2.0})
     found = frame(read(pa.Table.from_pandas(table), tz="Europe/Lisbon")[0])["time"]
     np.testing.assert_array_equal(found, stamps.astype("datetime64[s, UTC]").astype(np.int64))
+
+
+@pytest.mark.parametrize(("times", "problem"), [
+    ([1_700_000_000, 1_700_000_010, 1_700_000_020_000], "in ms, the ones before it in s (row 3)"),
+    ([1_700_000_000_000, 1_700_000_010_000, 1_700_000_020], "in s, the ones before it in ms (row 3)"),
+    (["1700000000.5", "1700000010", "1700000020000"], "in ms, the ones before it in s (row 3)"),
+    ([0, 180, 360], "too small for seconds since 1970 (row 1)"),
+    ([1_700_000_000, 17, 1_700_000_010], "too small for seconds since 1970 (row 2)"),
+    ([202403011000, 202403011005, 202403011010], "dates written without separators"),
+    ([20240301100000, 20240301100500, 20240301101000], "dates written without separators"),
+    ([2024030110, 2024030111, 2024030112], "dates written without separators"),
+    ([20240301, 20240302, 20240303], "too small for seconds"), ([1.7e12, 1.7e12 + 5, 9e12], "not a time since 1970"),
+])
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_numbers_that_are_no_times_since_1970_in_one_unit_are_refused(times, problem, rows):
+    table = pa.table({"trip": [1, 1, 1], "time": times, "lon": [1.0, 1, 1], "lat": [2.0, 2, 2]})
+    with pytest.raises(InputError) as error:
+        read(table, rows)
+    assert problem in error.value.problem
+    assert error.value.field == "time"
+
+
+def test_rows_that_are_left_out_may_have_any_times():
+    table = pa.table({"trip": [1, 1, 2, 2], "time": [1.7e9, 1.7e9 + 1, 0.0, 60.0], "lon": [1.0] * 4, "lat": [2.0] * 4,
+                      "set": ["a", "a", "b", "b"]})
+    blocks, reader = read(table, where=("set=a",))
+    assert frame(blocks)["time"].tolist() == [1.7e9, 1.7e9 + 1]
+    assert (reader.notes.left_out, reader.notes.missing) == (2, 0)
+    seconds = read(pa.table({"trip": [1, 1], "time": [1_931_536_860, 1_931_536_999], "lon": [1.0, 1], "lat": [2.0, 2]}))
+    assert frame(seconds[0])["time"].tolist() == [1_931_536_860, 1_931_536_999]  # month 53 of 1931: no date
+
+
+@pytest.mark.parametrize("names", [pa.array([[1], [1], [2]]), pa.array([{"a": 1}, {"a": 1}, {"a": 2}])])
+@pytest.mark.parametrize("role", ["trip", "split"])
+def test_columns_of_lists_are_refused_by_name(names, role):
+    table = pa.table({"trip": names if role == "trip" else [1, 1, 2], "state": names, "time": [1.7e9, 1.7e9 + 1, 1.7e9],
+                      "lon": [1.0, 1, 1], "lat": [2.0, 2, 2]})
+    with pytest.raises(InputError, match="not a column of names") as error:
+        read(table, split_key="state" if role == "split" else None)
+    assert error.value.field == ("trip" if role == "trip" else "state")
+    with pytest.raises(InputError, match="not a column of names"):
+        read(table.rename_columns(["a", "trip", "time", "lon", "lat"]), trip_key=("trip", "a"))
+
+
+@pytest.mark.parametrize("kind", [pa.uint64(), pa.float64()])
+def test_names_beyond_64_bits_are_texts(kind):
+    names = pa.array(np.array([2**63 + 4096, 2**63 + 4096, 7], np.uint64)).cast(kind, safe=False)
+    table = pa.table({"trip": names, "time": [1.7e9, 1.7e9 + 1, 1.7e9], "lon": [1.0, 1, 1], "lat": [2.0, 2, 2]})
+    for rows in (1, 100):
+        blocks, _ = read(table, rows)
+        ids = [name for block in blocks for name in block.ids.to_pylist()]
+        assert len(ids) == 2
+        assert float(ids[0]) == float(2**63 + 4096)
+        assert float(ids[1]) == 7
 
 
 # -------------------------------------------------------------------- blocks
@@ -278,12 +333,12 @@ ISO = [f"{one}Z" for one in NAIVE]
     ("a.csv", csv_with(time=[*ISO[:50], *NAIVE[50:]]), {}, "some times carry an offset", "time", "in one way"),
     ("a.csv", csv_with(time=[*ISO[:50], "noon", *ISO[51:]]), {}, "some times carry an offset", "time", "in one way"),
     ("a.csv", csv_with(time=[*ISO[:50], "2023-13-41T00:00:00Z", *ISO[51:]]), {}, "not a time in row 51", "time", "Z"),
-    ("a.csv", csv_with(time=20230101000000), {}, "not a time since 1970", "time", "separators"),
+    ("a.csv", csv_with(time=20230101000000), {}, "dates written without separators", "time", "seconds since 1970"),
     ("a.csv", csv_with(lon="east"), {}, "not readable as CSV", None, "numbers"),
     ("a.csv", text_file("trip,time,lon,lat\n1,2,3,4\n1,3,3\n"), {}, "not readable as CSV", None, "same fields"),
     ("a.csv", text_file(""), {}, "the file is empty", None, "again"),
     ("a.csv", text_file("trip,time,lon,lat\n"), {}, "no usable point", "traces", "check"),
-    ("a.csv", text_file("trip,time,lon,lat\n1,5,,\n"), {}, "no usable point", "traces", "check"),
+    ("a.csv", text_file("trip,time,lon,lat\n1,1700000000,,\n"), {}, "no usable point", "traces", "check"),
     ("a.csv", text_file("a,b,c\n1,2,3\n"), {}, "no column of the longitude", "lon_key", "--lon-key"),
     ("a.csv", csv_with(), {"trip_key": ("cab",)}, "no such column", "cab", "trip, time"),
     ("a.csv", csv_with(), {"split_key": "busy"}, "no such column", "busy", "trip, time"),
@@ -357,8 +412,13 @@ def test_traces_of_denver_have_no_times(shared_data):
 def test_taxis_of_beijing_repeat_points(shared_data):
     path = shared_data / "beijing_sparsetaxi/gps.parquet"
     options = {"trip_key": ("set", "trajectory"), "metric": True, "unit": "km"}
+    with pytest.raises(InputError, match=r"too small for seconds since 1970 \(row 863\)"):
+        read(path, **options)  # one of the sets counts from the start of each trip
     with pytest.raises(InputError, match="row 3 is there twice"):
-        read(path, **options)
-    blocks, reader = read(path, repair=True, **options)
-    assert (reader.notes.rows, reader.notes.duplicates) == (1173, 24)
-    assert len(blocks[0].ids) == 18 + 17 + 15 + 16 + 23
+        read(path, where=("set=set60",), **options)
+    table = pq.read_table(path)
+    kept = table.filter(pc.not_equal(table["set"], "sparse"))
+    blocks, reader = read(kept, repair=True, **options)
+    assert reader.notes.rows == 862
+    assert reader.notes.duplicates == kept.to_pandas().duplicated(["set", "trajectory", "time"]).sum() > 10
+    assert len(blocks[0].ids) == 18 + 17 + 15 + 16
