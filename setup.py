@@ -1,7 +1,8 @@
 """The package list, and the kernels: their sources go into the package, and on request a library built from them.
 
 ``STGRAPH_BUILD_KERNELS=1 pip install --no-build-isolation .`` compiles the kernels ahead of time (torch and a C++20
-compiler must be at hand), which makes the package one for this platform. Otherwise they are compiled at first use.
+compiler must be at hand; with nvcc also those for GPUs), which makes the package one for this platform, any Python and
+every torch from 2.10 on. Where that fails, so does the installation. Otherwise they are compiled at first use.
 """
 
 import os
@@ -11,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from setuptools import Distribution, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
@@ -31,21 +33,35 @@ class BuildWithKernels(build_py):
         for source in (HERE / "kernels").glob("*.cpp"):
             shutil.copy2(source, target / "kernels")
         if AHEAD:
-            self.compile(target)
+            self.build_library(target)
 
-    def compile(self, target: Path) -> None:
+    def build_library(self, target: Path) -> None:
         """Build the library into the package."""
         sys.path.insert(0, str(HERE))
-        from stgraph.ops import loader
-
+        try:
+            from stgraph.ops import loader
+        except ModuleNotFoundError as error:
+            raise SystemExit(f"STGRAPH_BUILD_KERNELS=1: {error}; install torch and numpy, and then this package with "
+                             "--no-build-isolation") from error
         command, nvcc = loader.compiler(), shutil.which("nvcc")
         if command is None:
             raise SystemExit("STGRAPH_BUILD_KERNELS=1: there is no C++ compiler")
         with tempfile.TemporaryDirectory() as work:
-            made = loader.compile_library(HERE / "kernels", Path(work), command, nvcc)
-            shutil.copy2(made, target / "_kernels.so")
-        if nvcc is not None:
-            (target / "_kernels.cuda").write_text("")
+            try:
+                made = loader.compile_library(HERE / "kernels", Path(work), command, nvcc, everywhere=True)
+            except (loader.KernelError, OSError) as error:
+                raise SystemExit(f"STGRAPH_BUILD_KERNELS=1: {error}") from error
+            for old in target.glob("_kernels.*"):
+                old.unlink()
+            shutil.copy2(made, target / loader.built_name(nvcc is not None))
+
+
+class WheelOfLibrary(bdist_wheel):
+    """The library is none of Python's: it depends on the platform alone."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        _, _, platform = super().get_tag()
+        return ("py3", "none", platform)
 
 
 class WithLibrary(Distribution):
@@ -56,4 +72,4 @@ class WithLibrary(Distribution):
 
 
 setup(packages=[*find_packages(include=["stgraph", "stgraph.*"]), "stgraph_datasets"],
-      cmdclass={"build_py": BuildWithKernels}, distclass=WithLibrary)
+      cmdclass={"build_py": BuildWithKernels, "bdist_wheel": WheelOfLibrary}, distclass=WithLibrary)

@@ -41,10 +41,7 @@ struct OnDevice {
     STD_TORCH_CHECK(getter && getter(tensor.get_device_index(), &stream) == 0, "torch does not say its CUDA stream");
   }
 };
-void check(int code) {
-  STD_TORCH_CHECK(code != kStgraphTooWide, "v: expected at most 256 channels per head");
-  STD_TORCH_CHECK(code == 0, "a kernel failed with code ", code);
-}
+void check(int code) { STD_TORCH_CHECK(code == 0, "a kernel failed with code ", code); }
 #endif
 
 int64_t type_of(ScalarType type) {
@@ -70,20 +67,26 @@ StgraphGraph graph_of(const Tensor& rowptr, const Tensor* col, const Maybe& edge
 }
 
 // ---------------------------------------------------------------- spmm and segments
-constexpr int64_t kStagedBytes = 200000;  // STAGED_BYTES of stgraph/ops/regime.py
+// The same limits as in stgraph/ops/regime.py, which decides between these kernels and others.
+constexpr int64_t kStagedBytes = 200000;
 constexpr int64_t kStagedChannels = 64;
 constexpr int64_t kBlocks = 264;  // enough to give every multiprocessor of a large GPU two
 
-// Runs the product, from shared memory where all sources fit it. `sources` 0: row by row.
-void run(StgraphSpmm& call, const Tensor& x, int64_t sources) {
+// Runs the product: from shared memory where a halo is given or all sources fit, else row by row. `sources` 0: row by
+// row.
+void run(StgraphSpmm& call, const Tensor& x, int64_t sources, const StgraphHalo* halo = nullptr) {
   OnDevice device(x);
   int64_t size = static_cast<int64_t>(x.element_size());
-  int64_t channels = std::min(call.batch * call.time * call.width, kStagedChannels);
-  if (sources > 0 && call.reduce != kStgraphMax && sources * channels * size <= kStagedBytes) {
-    int64_t planes = std::max<int64_t>(1, call.batch * call.time * call.width / kStagedChannels);
+  int64_t channels = std::min(stgraph_cuda_spmm_channels(&call), kStagedChannels);
+  StgraphHalo all{};
+  if (!halo && sources > 0 && call.reduce != kStgraphMax && sources * channels * size <= kStagedBytes) {
+    int64_t planes = std::max<int64_t>(1, call.batch * call.time * call.width / channels);
     int64_t parts = std::clamp<int64_t>(kBlocks / planes, 1, (call.graph.rows + 31) / 32);
-    StgraphHalo all{nullptr, nullptr, nullptr, (call.graph.rows + parts - 1) / parts, sources};
-    int code = stgraph_cuda_spmm_staged(&call, &all, device.stream);
+    all.row_block = (call.graph.rows + parts - 1) / parts, all.staged = sources;
+    halo = &all;
+  }
+  if (halo) {
+    int code = stgraph_cuda_spmm_staged(&call, halo, device.stream);
     if (code != kStgraphSharedMemory) return check(code);
   }
   int64_t bytes = stgraph_cuda_spmm_workspace(&call);
@@ -108,9 +111,8 @@ std::tuple<Tensor, Tensor> results(const Tensor& x, int64_t rows, int64_t reduce
                                                         : torch::stable::new_empty(x, {0}, ScalarType::Long)};
 }
 
-// Last arguments: the transposed graph, which only the backward pass reads.
-std::tuple<Tensor, Tensor> spmm(Tensor rowptr, Tensor col, Maybe edge, Maybe weight, Tensor x, Maybe addend,
-                                int64_t reduce, Maybe, Maybe, Maybe) {
+std::tuple<Tensor, Tensor> product(const Tensor& rowptr, const Tensor& col, const Maybe& edge, const Maybe& weight,
+                                   const Tensor& x, const Maybe& addend, int64_t reduce, const StgraphHalo* halo) {
   check_features(x, "x");
   check_rows(rowptr, col, edge);
   if (addend.has_value()) check_features(*addend, "addend");
@@ -125,8 +127,28 @@ std::tuple<Tensor, Tensor> spmm(Tensor rowptr, Tensor col, Maybe edge, Maybe wei
     call.weight = {weight->const_data_ptr(), step.edge, step.batch, step.time, step.head};
     call.heads = weight->size(3);
   }
-  run(call, x, x.size(2));
+  run(call, x, x.size(2), halo);
   return {out, argument};
+}
+
+// Last arguments: the transposed graph, which only the backward pass reads.
+std::tuple<Tensor, Tensor> spmm(Tensor rowptr, Tensor col, Maybe edge, Maybe weight, Tensor x, Maybe addend,
+                                int64_t reduce, Maybe, Maybe, Maybe) {
+  return product(rowptr, col, edge, weight, x, addend, reduce, nullptr);
+}
+
+// Last arguments: the transposed graph and its plan, which only the backward pass reads.
+Tensor spmm_halo(Tensor rowptr, Tensor col, Maybe edge, Maybe weight, Tensor x, Maybe addend, int64_t reduce,
+                 Tensor pointer, Tensor halo, Tensor local, int64_t row_block, int64_t widest, Maybe, Maybe, Maybe,
+                 Maybe, Maybe, Maybe, int64_t) {
+  STD_TORCH_CHECK(reduce != kStgraphMax, "reduce: a maximum is taken row by row");
+  check_rows(pointer, local, halo);
+  check_rows(rowptr, col, pointer);
+  STD_TORCH_CHECK(row_block > 0 && widest >= 0 && local.size(0) == col.size(0) &&
+                      pointer.size(0) - 1 == (rowptr.size(0) - 1 + row_block - 1) / row_block,
+                  "pointer, halo and local: expected the plan of this graph");
+  StgraphHalo plan{pointer.const_data_ptr(), halo.const_data_ptr(), local.const_data_ptr(), row_block, widest};
+  return std::get<0>(product(rowptr, col, edge, weight, x, addend, reduce, &plan));
 }
 
 std::tuple<Tensor, Tensor> segment_reduce(Tensor ptr, Tensor src, int64_t reduce) {
@@ -284,6 +306,55 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> graph_attention_backward(
                   col_t, edge_t);
 }
 
+// ---------------------------------------------------------------- gates
+// Runs one kind; `given` are what it reads and then, still empty, what it writes, in the layout of h.
+template <int kIn, int kOut>
+void gates(int64_t kind, Tensor (&given)[kIn + kOut], const Tensor& h) {
+  for (int k = 0; k < kIn; ++k) {
+    if (h.numel() > 0) check_features(given[k], "gates and h");
+    bool same = given[k].dim() == 4 && h.dim() == 4 && given[k].scalar_type() == h.scalar_type();
+    for (int axis = 0; axis < 4; ++axis) same = same && given[k].size(axis) == h.size(axis);
+    STD_TORCH_CHECK(same, "gates and h: expected one shape and one type");
+  }
+  bool by_node = node_major(h);
+  for (int k = kIn; k < kIn + kOut; ++k) given[k] = like(h, h.size(2), by_node);
+  if (h.numel() == 0) return;
+  StgraphGru call;
+  std::memset(&call, 0, sizeof(call));
+  StgraphTensor* inputs[] = {&call.first, &call.second, &call.third, &call.fourth, &call.fifth};
+  StgraphTensor* outputs[] = {&call.out_first, &call.out_second, &call.out_third};
+  for (int k = 0; k < kIn + kOut; ++k) *(k < kIn ? inputs[k] : outputs[k - kIn]) = tensor_of(given[k]);
+  call.kind = kind, call.type = type_of(h.scalar_type());
+  call.batch = h.size(0), call.time = h.size(1), call.nodes = h.size(2), call.width = h.size(3);
+  OnDevice device(h);
+  check(stgraph_cuda_gru(&call, device.stream));
+}
+
+std::tuple<Tensor, Tensor> gru_gate(Tensor z_pre, Tensor r_pre, Tensor h) {
+  Tensor given[] = {z_pre, r_pre, h, h, h};
+  gates<3, 2>(kStgraphGate, given, h);
+  return {given[3], given[4]};
+}
+
+std::tuple<Tensor, Tensor, Tensor> gru_gate_backward(Tensor grad_z, Tensor grad_reset, Tensor z, Tensor r_pre,
+                                                     Tensor h) {
+  Tensor given[] = {grad_z, grad_reset, z, r_pre, h, h, h, h};
+  gates<5, 3>(kStgraphGateBackward, given, h);
+  return {given[5], given[6], given[7]};
+}
+
+Tensor gru_blend(Tensor z, Tensor h, Tensor candidate_pre) {
+  Tensor given[] = {z, h, candidate_pre, h};
+  gates<3, 1>(kStgraphBlend, given, h);
+  return given[3];
+}
+
+std::tuple<Tensor, Tensor, Tensor> gru_blend_backward(Tensor grad, Tensor z, Tensor h, Tensor candidate_pre) {
+  Tensor given[] = {grad, z, h, candidate_pre, h, h, h};
+  gates<4, 3>(kStgraphBlendBackward, given, h);
+  return {given[4], given[5], given[6]};
+}
+
 }  // namespace
 
 #ifdef STGRAPH_EMULATOR
@@ -292,6 +363,7 @@ STABLE_TORCH_LIBRARY_IMPL(stgraph, CPU, m) {
 STABLE_TORCH_LIBRARY_IMPL(stgraph, CUDA, m) {
 #endif
   m.impl("spmm", TORCH_BOX(&spmm));
+  m.impl("spmm_halo", TORCH_BOX(&spmm_halo));
   m.impl("segment_reduce", TORCH_BOX(&segment_reduce));
   m.impl("sddmm", TORCH_BOX(&sddmm));
   m.impl("gather_rows", TORCH_BOX(&gather_rows));
@@ -299,6 +371,10 @@ STABLE_TORCH_LIBRARY_IMPL(stgraph, CUDA, m) {
   m.impl("gat_aggregate_backward", TORCH_BOX(&gat_aggregate_backward));
   m.impl("graph_attention", TORCH_BOX(&graph_attention));
   m.impl("graph_attention_backward", TORCH_BOX(&graph_attention_backward));
+  m.impl("gru_gate", TORCH_BOX(&gru_gate));
+  m.impl("gru_gate_backward", TORCH_BOX(&gru_gate_backward));
+  m.impl("gru_blend", TORCH_BOX(&gru_blend));
+  m.impl("gru_blend_backward", TORCH_BOX(&gru_blend_backward));
 }
 
 }  // namespace stgraph

@@ -2,33 +2,25 @@
 // pointers, choice of loops, threads, and number types.
 #include "attention.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "tensors.h"
 
+#define STGRAPH_BODY "attention_rows.h"
+#include "levels.h"
+
 namespace stgraph {
 namespace {
 
-#define STGRAPH_PASSES(acc_t)                                                                            \
-  STGRAPH_CLONES void forward_rows(const Attention<acc_t>& p, const Span& span, acc_t* space) {          \
-    attend<kForward>(p, span, space);                                                                    \
-  }                                                                                                      \
-  STGRAPH_CLONES void backward_rows(const Attention<acc_t>& p, const Span& span, acc_t* space) {         \
-    attend<kBackwardRows>(p, span, space);                                                               \
-  }                                                                                                      \
-  STGRAPH_CLONES void backward_columns(const Attention<acc_t>& p, const Span& span, acc_t* space) {      \
-    attend<kBackwardColumns>(p, span, space);                                                            \
-  }
-STGRAPH_PASSES(float)
-STGRAPH_PASSES(double)
-#undef STGRAPH_PASSES
+Channels<float> channels_of(const float*) { return STGRAPH_AT_LEVEL(channels_f32); }
+Channels<double> channels_of(const double*) { return STGRAPH_AT_LEVEL(channels_f64); }
+Channels<float> channels_of(const Half*) { return STGRAPH_AT_LEVEL(channels_f16); }
+Channels<float> channels_of(const BFloat16*) { return STGRAPH_AT_LEVEL(channels_b16); }
 
 template <Pass kPass, typename acc_t>
 void work(const Attention<acc_t>& p, const Span& span, acc_t* space) {
-  if constexpr (kPass == kForward) forward_rows(p, span, space);
-  else if constexpr (kPass == kBackwardRows) backward_rows(p, span, space);
-  else backward_columns(p, span, space);
+  if constexpr (std::is_same_v<acc_t, float>) STGRAPH_AT_LEVEL(passes_f32).pass[kPass](p, span, space);
+  else STGRAPH_AT_LEVEL(passes_f64).pass[kPass](p, span, space);
 }
 
 // First row of part `part` of `parts` with about equal rows and entries each.

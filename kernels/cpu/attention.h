@@ -12,9 +12,37 @@
 #include <cmath>
 #include <limits>
 
-#include "channels.h"
+#include "common.h"
 
 namespace stgraph {
+
+constexpr int kBlock = 32;  // entries whose scores are held at once
+
+// One number or one row of channels per [batch, time, node, head]; strides in bytes.
+struct Cells {
+  char* data = nullptr;
+  int64_t batch = 0, time = 0, node = 0, head = 0;
+  STGRAPH_INLINE char* at(int64_t b, int64_t t, int64_t n, int64_t h) const {
+    return data + b * batch + t * time + n * node + h * head;
+  }
+};
+
+// The functions that know how features are stored, for the type in which they are summed. Strides in bytes.
+template <typename acc_t>
+struct Channels {
+  // to = from, `width` numbers
+  void (*widen)(const char* from, int64_t width, acc_t* to);
+  // to = from * factor
+  void (*write)(const acc_t* from, acc_t factor, int64_t width, char* to);
+  // to[i] = the number at node[i], for whole vectors of entries
+  void (*pick)(const char* base, int64_t stride, const int64_t* node, int64_t count, acc_t* to);
+  // to[i] = fixed . row node[i], for whole vectors of four entries
+  void (*products)(const acc_t* fixed, const char* base, int64_t stride, const int64_t* node, int64_t count,
+                   int64_t width, acc_t* to);
+  // sum = factor * sum + the sum of weight[i] * row node[i]; `fresh`: there is no sum yet
+  void (*gather)(acc_t* sum, bool fresh, acc_t factor, const acc_t* weight, const char* base, int64_t stride,
+                 const int64_t* node, int64_t count, int64_t width);
+};
 
 // Compressed rows with indices of a width known at run time: a block of them is widened at once.
 struct Entries {
@@ -57,263 +85,19 @@ struct Span {
   int64_t row_from, row_to, slab_from, slab_to, head_from, head_to;
 };
 
-// The entries of a row at hand; beyond `count`, the first one fills up whole vectors.
+enum Pass { kForward, kBackwardRows, kBackwardColumns };
+
+// The loops for one type of sums, by pass.
 template <typename acc_t>
-struct Block {
-  alignas(64) int64_t node[kBlock];
-  alignas(64) int64_t edge[kBlock];
-  alignas(64) acc_t score[kBlock];   // later weights
-  alignas(64) acc_t slope[kBlock];   // derivative of the leaky ReLU
-  alignas(64) acc_t change[kBlock];  // grad . value, later the gradients of the scores
-  alignas(64) acc_t shift[kBlock], delta[kBlock];
-  int64_t count, padded;
+struct AttentionPasses {
+  void (*pass[3])(const Attention<acc_t>&, const Span&, acc_t* space);
 };
 
-// ---------------------------------------------------------------- dropout
 // The finaliser of SplitMix64 (Steele, Lea and Flood 2014).
 STGRAPH_INLINE uint64_t mix(uint64_t z) {
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
   return z ^ (z >> 31);
-}
-
-// Multiplies by 0 or 1 / (1 - rate); the same for an edge, slab and head in every pass. A NaN stays one.
-template <typename acc_t>
-__attribute__((noinline)) void drop(const Attention<acc_t>& p, const int64_t* edge, int64_t count, int64_t slab,
-                                    int64_t head, acc_t* weight) {
-  for (int64_t i = 0; i < count; ++i) {
-    uint64_t place = static_cast<uint64_t>((edge[i] * p.batch * p.time + slab) * p.heads + head);
-    uint64_t hash = mix(p.dropout_key + 0x9E3779B97F4A7C15ull * place);
-    weight[i] *= (hash >> 40) < p.dropped ? acc_t(0) : p.kept_scale;
-  }
-}
-
-// ---------------------------------------------------------------- scores
-inline __attribute__((noinline)) void read_entries(const Entries& graph, const void* from, int64_t first, int64_t count,
-                                                   int64_t* to) {
-  if (!from) {
-    for (int64_t i = 0; i < count; ++i) to[i] = first + i;
-  } else if (graph.wide) {
-    for (int64_t i = 0; i < count; ++i) to[i] = static_cast<const int64_t*>(from)[first + i];
-  } else {
-    for (int64_t i = 0; i < count; ++i) to[i] = static_cast<const int32_t*>(from)[first + i];
-  }
-  for (int64_t i = count; i % kLanes; ++i) to[i] = to[0];  // padding: an entry of this row, so that it may be read
-}
-
-// Asks the cache for the rows of the entries that come next, which are too scattered for it to foresee.
-inline __attribute__((noinline)) void fetch_ahead(const Entries& graph, int64_t first, int64_t count, const char* one,
-                                                  int64_t one_stride, const char* two, int64_t two_stride) {
-  int64_t last = first + count < graph.count ? first + count : graph.count;
-  for (int64_t entry = first; entry < last; ++entry) {
-    int64_t node = graph.wide ? static_cast<const int64_t*>(graph.col)[entry]
-                              : static_cast<const int32_t*>(graph.col)[entry];
-    __builtin_prefetch(one + node * one_stride);
-    if (two) __builtin_prefetch(two + node * two_stride);
-  }
-}
-
-template <typename acc_t>
-STGRAPH_INLINE void open(const Attention<acc_t>& p, int64_t entry, int64_t end, const char* one, int64_t one_stride,
-                         const char* two, int64_t two_stride, Block<acc_t>& block) {
-  block.count = end - entry < kBlock ? end - entry : kBlock;
-  block.padded = (block.count + kLanes - 1) / kLanes * kLanes;
-  read_entries(p.graph, p.graph.col, entry, block.count, block.node);
-  if (p.bias || p.dropped) read_entries(p.graph, p.graph.edge, entry, block.count, block.edge);
-  if (p.by_slab) fetch_ahead(p.graph, entry + block.count, block.count, one, one_stride, two, two_stride);
-}
-
-// `value` in the lanes of entries, `otherwise` in those beyond the last one.
-template <typename acc_t>
-STGRAPH_INLINE Lanes<acc_t> bounded(Lanes<acc_t> value, int64_t first, int64_t count, acc_t otherwise) {
-  Lanes<acc_t> lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return lane < static_cast<acc_t>(count - first) ? value : Lanes<acc_t>{} + otherwise;
-}
-
-// Scores of a block: `fixed` is what the row gives, `base` what the nodes at the other end of its entries give.
-template <typename acc_t>
-STGRAPH_INLINE void score(const Attention<acc_t>& p, const acc_t* fixed, const char* base, int64_t stride, int64_t head,
-                          Block<acc_t>& block) {
-  alignas(64) acc_t bias[kBlock];
-  if (p.product) p.channels.products(fixed, base, stride, block.node, block.count, p.width, block.score);
-  else p.channels.pick(base, stride, block.node, block.count, block.score);
-  if (p.bias) p.channels.pick(p.bias + head * p.bias_head, p.bias_edge, block.edge, block.count, bias);
-  for (int64_t i = 0; i < block.padded; i += kLanes) {
-    Lanes<acc_t> value = load(block.score + i);
-    value = p.product ? value * p.factor : value + fixed[0];
-    if (p.bias) value += load(bias + i);
-    if (!p.product) {
-      Lanes<acc_t> slope = value > 0 ? Lanes<acc_t>{} + acc_t(1) : Lanes<acc_t>{} + p.factor;
-      store<acc_t>(block.slope + i, slope);
-      value *= slope;
-    }
-    store<acc_t>(block.score + i, bounded(value, i, block.count, -std::numeric_limits<acc_t>::infinity()));
-  }
-}
-
-// ---------------------------------------------------------------- forward
-template <typename acc_t>
-STGRAPH_INLINE void forward_one(const Attention<acc_t>& p, int64_t row, int64_t slab, int64_t head, acc_t* space) {
-  const acc_t none = -std::numeric_limits<acc_t>::infinity();
-  int64_t begin = p.graph.start(row), end = p.graph.start(row + 1), b = slab / p.time, t = slab % p.time;
-  acc_t *fixed = space, *sum = space + p.width;
-  if (p.by_slab) __builtin_prefetch(p.query.at(b, t, row + kStream, head));
-  p.channels.widen(p.query.at(b, t, row, head), p.product ? p.width : 1, fixed);
-  const char *key = p.key.at(b, t, 0, head), *value = p.value.at(b, t, 0, head);
-  acc_t best = none, mass = 0;
-  Block<acc_t> block;
-  for (int64_t entry = begin; entry < end; entry += kBlock) {
-    open(p, entry, end, value, p.value.node, p.product ? key : nullptr, p.key.node, block);
-    score(p, fixed, key, p.key.node, head, block);
-    Lanes<acc_t> top = load(block.score);
-    if (block.padded > kLanes) {
-      Lanes<acc_t> more = load(block.score + kLanes);
-      top = more > top ? more : top;
-    }
-    acc_t highest = largest<acc_t>(top), before = best;
-    best = highest > best ? highest : best;
-    acc_t shift = best == none ? acc_t(0) : best;  // a row of -inf only
-    Lanes<acc_t> masses{};
-    for (int64_t i = 0; i < block.padded; i += kLanes) {
-      Lanes<acc_t> mine = exponential(load(block.score + i) - shift);
-      masses += mine;
-      store<acc_t>(block.score + i, mine);
-    }
-    bool fresh = entry == begin;
-    acc_t rescale = fresh || before == best ? acc_t(1) : std::exp(before - shift);
-    mass = mass * rescale + total<acc_t>(masses);
-    if (p.dropped) drop(p, block.edge, block.count, slab, head, block.score);
-    p.channels.gather(sum, fresh, rescale, block.score, value, p.value.node, block.node, block.count, p.width);
-  }
-  if (begin == end) p.channels.gather(sum, true, 0, nullptr, nullptr, 0, nullptr, 0, p.width);
-  *reinterpret_cast<acc_t*>(p.lse.at(b, t, row, head)) = mass == 0 ? none : best + std::log(mass);
-  p.channels.write(sum, mass == 0 ? acc_t(0) : 1 / mass, p.width, p.out.at(b, t, row, head));
-}
-
-// ---------------------------------------------------------------- backward
-// From scores and products grad . value (in `change`) to weights after dropout (in `score`) and gradients of the scores
-// (in `change`).
-template <typename acc_t>
-STGRAPH_INLINE void score_gradients(const Attention<acc_t>& p, int64_t slab, int64_t head, Block<acc_t>& block) {
-  alignas(64) acc_t mask[kBlock];
-  if (p.dropped) {
-    for (int64_t i = 0; i < kBlock; i += kLanes) store<acc_t>(mask + i, Lanes<acc_t>{} + acc_t(1));
-    drop(p, block.edge, block.count, slab, head, mask);
-  }
-  for (int64_t i = 0; i < block.padded; i += kLanes) {
-    Lanes<acc_t> chance = exponential(load(block.score + i) - load(block.shift + i));
-    Lanes<acc_t> through = load(block.change + i), kept = chance;
-    if (p.dropped) through *= load(mask + i), kept *= load(mask + i);
-    through = chance * (through - load(block.delta + i));
-    if (!p.product) through *= load(block.slope + i);
-    store<acc_t>(block.change + i, bounded(through, i, block.count, acc_t(0)));
-    store<acc_t>(block.score + i, kept);
-  }
-}
-
-template <typename acc_t>
-STGRAPH_INLINE acc_t changes(const Block<acc_t>& block) {
-  Lanes<acc_t> sum = load(block.change);
-  if (block.padded > kLanes) sum += load(block.change + kLanes);
-  return total<acc_t>(sum);
-}
-
-// Over the rows: delta, and the gradients of what the row itself and its edges give.
-template <typename acc_t>
-STGRAPH_INLINE void backward_row_one(const Attention<acc_t>& p, int64_t row, int64_t slab, int64_t head, acc_t* space) {
-  const acc_t none = -std::numeric_limits<acc_t>::infinity();
-  int64_t begin = p.graph.start(row), end = p.graph.start(row + 1), b = slab / p.time, t = slab % p.time;
-  acc_t *fixed = space, *grad = space + p.width, *sum = grad + p.width;
-  Block<acc_t> block;
-  if (p.by_slab) {
-    __builtin_prefetch(p.grad.at(b, t, row + kStream, head));
-    __builtin_prefetch(p.out.at(b, t, row + kStream, head));
-    __builtin_prefetch(p.query.at(b, t, row + kStream, head));
-  }
-  p.channels.widen(p.grad.at(b, t, row, head), p.width, grad);
-  const int64_t itself[4] = {row, row, row, row};
-  p.channels.products(grad, p.out.at(b, t, 0, head), p.out.node, itself, 1, p.width, block.delta);
-  *reinterpret_cast<acc_t*>(p.delta.at(b, t, row, head)) = block.delta[0];
-  acc_t lse = *reinterpret_cast<const acc_t*>(p.lse.at(b, t, row, head));
-  Lanes<acc_t> shift = Lanes<acc_t>{} + (lse == none ? acc_t(0) : lse), delta = Lanes<acc_t>{} + block.delta[0];
-  for (int64_t i = 0; i < kBlock; i += kLanes) {
-    store<acc_t>(block.shift + i, shift);
-    store<acc_t>(block.delta + i, delta);
-  }
-  p.channels.widen(p.query.at(b, t, row, head), p.product ? p.width : 1, fixed);
-  const char *key = p.key.at(b, t, 0, head), *value = p.value.at(b, t, 0, head);
-  acc_t single = 0;
-  for (int64_t entry = begin; entry < end; entry += kBlock) {
-    open(p, entry, end, value, p.value.node, p.product ? key : nullptr, p.key.node, block);
-    score(p, fixed, key, p.key.node, head, block);
-    p.channels.products(grad, value, p.value.node, block.node, block.count, p.width, block.change);
-    score_gradients(p, slab, head, block);
-    if (p.grad_bias)
-      for (int64_t i = 0; i < block.count; ++i) p.grad_bias[block.edge[i] * p.heads + head] += block.change[i];
-    if (p.product)
-      p.channels.gather(sum, entry == begin, 1, block.change, key, p.key.node, block.node, block.count, p.width);
-    else single += changes(block);
-  }
-  if (p.product && begin == end) p.channels.gather(sum, true, 0, nullptr, nullptr, 0, nullptr, 0, p.width);
-  p.channels.write(p.product ? sum : &single, p.product ? p.factor : acc_t(1), p.product ? p.width : 1,
-                   p.grad_query.at(b, t, row, head));
-}
-
-// Over the transposed rows: the gradients of what a source gives.
-template <typename acc_t>
-STGRAPH_INLINE void backward_column_one(const Attention<acc_t>& p, int64_t row, int64_t slab, int64_t head,
-                                        acc_t* space) {
-  const acc_t none = -std::numeric_limits<acc_t>::infinity();
-  int64_t begin = p.graph.start(row), end = p.graph.start(row + 1), b = slab / p.time, t = slab % p.time;
-  acc_t *fixed = space, *own = space + p.width, *sum = own + p.width, *value_sum = sum + p.width;
-  if (p.by_slab) {
-    __builtin_prefetch(p.key.at(b, t, row + kStream, head));
-    __builtin_prefetch(p.value.at(b, t, row + kStream, head));
-  }
-  p.channels.widen(p.key.at(b, t, row, head), p.product ? p.width : 1, fixed);
-  p.channels.widen(p.value.at(b, t, row, head), p.width, own);
-  const char *query = p.query.at(b, t, 0, head), *grad = p.grad.at(b, t, 0, head);
-  const char *lse = p.lse.at(b, t, 0, head), *deltas = p.delta.at(b, t, 0, head);
-  acc_t single = 0;
-  Block<acc_t> block;
-  for (int64_t entry = begin; entry < end; entry += kBlock) {
-    open(p, entry, end, grad, p.grad.node, p.product ? query : nullptr, p.query.node, block);
-    for (int64_t i = 0; i < block.count; ++i) {
-      acc_t level = *reinterpret_cast<const acc_t*>(lse + block.node[i] * p.lse.node);
-      block.shift[i] = level == none ? acc_t(0) : level;
-      block.delta[i] = *reinterpret_cast<const acc_t*>(deltas + block.node[i] * p.delta.node);
-    }
-    score(p, fixed, query, p.query.node, head, block);
-    p.channels.products(own, grad, p.grad.node, block.node, block.count, p.width, block.change);
-    score_gradients(p, slab, head, block);
-    bool fresh = entry == begin;
-    p.channels.gather(value_sum, fresh, 1, block.score, grad, p.grad.node, block.node, block.count, p.width);
-    if (p.product)
-      p.channels.gather(sum, fresh, 1, block.change, query, p.query.node, block.node, block.count, p.width);
-    else single += changes(block);
-  }
-  if (begin == end) {
-    p.channels.gather(value_sum, true, 0, nullptr, nullptr, 0, nullptr, 0, p.width);
-    p.channels.gather(sum, true, 0, nullptr, nullptr, 0, nullptr, 0, p.width);
-  }
-  p.channels.write(p.product ? sum : &single, p.product ? p.factor : acc_t(1), p.product ? p.width : 1,
-                   p.grad_key.at(b, t, row, head));
-  p.channels.write(value_sum, 1, p.width, p.grad_value.at(b, t, row, head));
-}
-
-enum Pass { kForward, kBackwardRows, kBackwardColumns };
-
-template <Pass kPass, typename acc_t>
-STGRAPH_INLINE void attend(const Attention<acc_t>& p, const Span& span, acc_t* space) {
-  for (int64_t row = span.row_from; row < span.row_to; ++row) {
-    for (int64_t slab = span.slab_from; slab < span.slab_to; ++slab) {
-      for (int64_t head = span.head_from; head < span.head_to; ++head) {
-        if constexpr (kPass == kForward) forward_one(p, row, slab, head, space);
-        else if constexpr (kPass == kBackwardRows) backward_row_one(p, row, slab, head, space);
-        else backward_column_one(p, row, slab, head, space);
-      }
-    }
-  }
 }
 
 }  // namespace stgraph

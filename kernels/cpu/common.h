@@ -1,16 +1,18 @@
-// What the CPU kernels share: number types, vectors of 64 bytes, indices of either width.
+// What the CPU kernels share: number types, strides, and what the processor can do.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #define STGRAPH_INLINE inline __attribute__((always_inline))
-// One copy of a function for each level of x86-64, chosen when the library is loaded.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define STGRAPH_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define STGRAPH_CLONES
-#endif
 
 namespace stgraph {
 
@@ -52,6 +54,15 @@ STGRAPH_INLINE BFloat16 from_float<BFloat16>(float value) {
   return BFloat16{static_cast<uint16_t>(value != value ? 0x7FC0 : rounded)};
 }
 
+// Strides in elements of a [B, T, N, F] tensor whose last axis is contiguous.
+struct Strides {
+  int64_t batch = 0, time = 0, node = 0;
+};
+// Strides of a [E, B, T, H] weight; 0 where it is the same all along an axis.
+struct WeightStrides {
+  int64_t edge = 0, batch = 0, time = 0, head = 0;
+};
+
 // A graph as compressed rows. `edge` maps an entry to its edge, where weights stand; null: the entry is the edge.
 template <typename index_t>
 struct Rows {
@@ -60,5 +71,27 @@ struct Rows {
   const index_t* edge;
   int64_t rows;
 };
+
+// Instructions that kernels are compiled for; the environment variable STGRAPH_CPU (avx512, avx2, baseline) may ask for
+// fewer than the processor has, so that all of them can be tested on one machine.
+enum class Level { kBaseline, kAvx2, kAvx512 };
+inline Level level() {
+  static const Level found = [] {
+    Level best = Level::kBaseline;
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = Level::kAvx2;
+    if (best == Level::kAvx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+      best = Level::kAvx512;
+#endif
+    const char* asked = std::getenv("STGRAPH_CPU");
+    std::string_view name = asked ? asked : "";
+    if (name == "baseline") best = Level::kBaseline;
+    if (name == "avx2") best = std::min(best, Level::kAvx2);
+    return best;
+  }();
+  return found;
+}
 
 }  // namespace stgraph

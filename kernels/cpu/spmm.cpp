@@ -5,141 +5,25 @@
 
 #include "tensors.h"
 
+#define STGRAPH_BODY "spmm_rows.h"
+#include "levels.h"
+
 namespace stgraph {
 namespace {
 
 constexpr int64_t kNear = 512 * 1024;        // bytes of features that stay near a core while rows gather from them
 constexpr int64_t kFar = 8 << 20;             // bytes of features that do not stay in any cache of a core
-constexpr int64_t kSmall = 32768;            // multiplications that are not worth a second thread
+constexpr int64_t kSmall = 8192;              // entries and rows, by vectors of channels, not worth a second thread
 constexpr int64_t kWidest = 512;             // channels of a wide row that are summed over all rows before the next ones
 constexpr int64_t kNarrow = 16;              // fewer channels than these do not fill a vector
-constexpr int64_t kPacked = 64;              // channels of several narrow slabs side by side
-constexpr int64_t kPackedBytes = 1 << 20;    // most bytes of them
+constexpr int64_t kPackedBytes = 1 << 20;    // most bytes of narrow slabs side by side
 
-// Everything a thread needs to know of one product, whatever its numbers are.
-struct Product {
-  const void *rowptr, *col, *edge;  // null: entry e has column e, or edge e
-  bool wide_index;
-  int64_t rows;
-  const void* x;
-  Strides x_stride;
-  const void* weight;
-  WeightStrides weight_stride;
-  const void* addend;  // null: none
-  Strides addend_stride;
-  void* out;
-  Strides out_stride;
-  int64_t* argument;  // null unless the maximum is asked for
-  int64_t batch, time, nodes, width, heads, size;
-  Reduce reduce;
-
-  int64_t pointer(int64_t row) const {
-    return wide_index ? static_cast<const int64_t*>(rowptr)[row] : static_cast<const int32_t*>(rowptr)[row];
-  }
-};
-
-// A piece of the work: rows and channels of a slab.
-struct Piece {
-  int64_t slab, first, last, from, to;
-};
-
-template <typename type>
-STGRAPH_INLINE const type* place(const void* base, int64_t offset) {
-  return base ? static_cast<const type*>(base) + offset : nullptr;
-}
-
-template <typename index_t>
-STGRAPH_INLINE index_t indices(const Product& p, const void* base) {
-  if constexpr (std::is_same_v<index_t, Indices32>) return {place<int32_t>(base, 0)};
-  else if (!base) return {};
-  else if (p.wide_index) return {nullptr, place<int64_t>(base, 0)};
-  else return {place<int32_t>(base, 0), nullptr};
-}
-
-template <typename scalar_t, typename index_t>
-STGRAPH_INLINE void work(const Product& p, const Piece& piece) {
-  int64_t b = piece.slab / p.time, t = piece.slab % p.time;
-  int64_t head_width = p.width / p.heads, start = b * p.out_stride.batch + t * p.out_stride.time;
-  Slab<scalar_t, index_t> s;
-  s.rowptr = indices<index_t>(p, p.rowptr), s.col = indices<index_t>(p, p.col), s.edge = indices<index_t>(p, p.edge);
-  s.x = place<scalar_t>(p.x, b * p.x_stride.batch + t * p.x_stride.time), s.x_node = p.x_stride.node;
-  s.addend = place<scalar_t>(p.addend, b * p.addend_stride.batch + t * p.addend_stride.time);
-  s.addend_node = p.addend_stride.node;
-  s.out = static_cast<scalar_t*>(p.out) + start, s.out_node = p.out_stride.node;
-  s.weight_edge = p.weight_stride.edge;
-  s.entries = p.nodes * p.x_stride.node * p.size > kFar ? p.pointer(p.rows) : 0;
-  int64_t of_slab = b * p.weight_stride.batch + t * p.weight_stride.time;
-  for (int64_t head = piece.from / head_width; head * head_width < piece.to; ++head) {
-    int64_t from = std::max(piece.from, head * head_width), to = std::min(piece.to, (head + 1) * head_width);
-    s.weight = place<scalar_t>(p.weight, of_slab + head * p.weight_stride.head);
-    if (p.reduce == kMax) max_rows(s, piece.first, piece.last, p.argument + start, from, to);
-    else sum_rows(s, piece.first, piece.last, p.reduce == kMean, from, to);
-  }
-}
-
-// Slabs `first` to `last` of few channels each, side by side in `memory`, so that rows fill vectors.
-template <typename scalar_t, typename index_t>
-STGRAPH_INLINE void work_packed(const Product& p, int64_t first, int64_t last, void* memory) {
-  constexpr int64_t kRows = 16;
-  scalar_t* scratch = static_cast<scalar_t*>(memory);
-  int64_t slabs = last - first, channels = slabs * p.width, padded = (channels + 15) / 16 * 16;
-  for (int64_t node = 0; node < p.nodes; node += kRows) {
-    int64_t stop = std::min(p.nodes, node + kRows);
-    for (int64_t slab = 0; slab < slabs; ++slab) {
-      int64_t b = (first + slab) / p.time, t = (first + slab) % p.time;
-      const scalar_t* x = place<scalar_t>(p.x, b * p.x_stride.batch + t * p.x_stride.time);
-      for (int64_t n = node; n < stop; ++n)
-        for (int64_t c = 0; c < p.width; ++c)
-          scratch[n * padded + slab * p.width + c] = x[n * p.x_stride.node + c];
-    }
-    for (int64_t n = node; n < stop; ++n)
-      for (int64_t c = channels; c < padded; ++c) scratch[n * padded + c] = 0;
-  }
-  scalar_t sums[kRows * kPacked];
-  Slab<scalar_t, index_t> s{indices<index_t>(p, p.rowptr), indices<index_t>(p, p.col), indices<index_t>(p, p.edge),
-                            scratch, padded, place<scalar_t>(p.weight, 0), p.weight_stride.edge, nullptr, 0, nullptr,
-                            padded, 0};
-  for (int64_t row = 0; row < p.rows; row += kRows) {
-    int64_t stop = std::min(p.rows, row + kRows);
-    s.out = sums - row * padded;
-    full_rows(s, row, stop, p.reduce == kMean, padded);
-    for (int64_t slab = 0; slab < slabs; ++slab) {
-      int64_t b = (first + slab) / p.time, t = (first + slab) % p.time;
-      scalar_t* out = static_cast<scalar_t*>(p.out) + b * p.out_stride.batch + t * p.out_stride.time;
-      for (int64_t r = row; r < stop; ++r)
-        for (int64_t c = 0; c < p.width; ++c)
-          out[r * p.out_stride.node + c] = sums[(r - row) * padded + slab * p.width + c];
-    }
-  }
-}
-
-// The two loops for each type of numbers and indices.
-struct Loops {
-  void (*work)(const Product&, const Piece&);
-  void (*packed)(const Product&, int64_t, int64_t, void*);  // null: none
-};
-#define STGRAPH_WORK(suffix, scalar_t, index_t) \
-  STGRAPH_CLONES void work_##suffix(const Product& p, const Piece& piece) { work<scalar_t, index_t>(p, piece); }
-#define STGRAPH_PACKED(suffix, scalar_t, index_t)                                                         \
-  STGRAPH_CLONES void packed_##suffix(const Product& p, int64_t first, int64_t last, void* memory) {      \
-    work_packed<scalar_t, index_t>(p, first, last, memory);                                               \
-  }
-STGRAPH_WORK(f32_i32, float, Indices32)
-STGRAPH_WORK(f32, float, Indices)
-STGRAPH_WORK(f64, double, Indices)
-STGRAPH_WORK(f16, Half, Indices)
-STGRAPH_WORK(b16, BFloat16, Indices)
-STGRAPH_PACKED(f32, float, Indices)
-STGRAPH_PACKED(f64, double, Indices)
-#undef STGRAPH_WORK
-#undef STGRAPH_PACKED
-
-Loops loops_of(ScalarType type, bool narrow_index) {
+ProductLoops loops_of(ScalarType type, bool narrow_index) {
   switch (type) {
-    case ScalarType::Float: return {narrow_index ? work_f32_i32 : work_f32, packed_f32};
-    case ScalarType::Double: return {work_f64, packed_f64};
-    case ScalarType::Half: return {work_f16, nullptr};
-    case ScalarType::BFloat16: return {work_b16, nullptr};
+    case ScalarType::Float: return narrow_index ? STGRAPH_AT_LEVEL(f32_i32) : STGRAPH_AT_LEVEL(f32);
+    case ScalarType::Double: return STGRAPH_AT_LEVEL(f64);
+    case ScalarType::Half: return STGRAPH_AT_LEVEL(f16);
+    case ScalarType::BFloat16: return STGRAPH_AT_LEVEL(b16);
     default: STD_TORCH_CHECK(false, "x: expected float32, float64, float16 or bfloat16");
   }
 }
@@ -151,7 +35,7 @@ bool packs(const Product& p) {
          p.nodes * kPacked * p.size <= kPackedBytes;
 }
 
-void run_packed(const Product& p, const Loops& loops, int64_t threads) {
+void run_packed(const Product& p, const ProductLoops& loops, int64_t threads) {
   int64_t slabs = p.batch * p.time;
   int64_t each = std::clamp<int64_t>((slabs + threads - 1) / threads, (15 + p.width) / p.width, kPacked / p.width);
   int64_t groups = (slabs + each - 1) / each;
@@ -177,9 +61,10 @@ int64_t boundary(const Product& p, int64_t part, int64_t parts) {
   return low;
 }
 
-void run(const Product& p, const Loops& loops) {
+void run(const Product& p, const ProductLoops& loops) {
   int64_t slabs = p.batch * p.time;
-  int64_t threads = (p.pointer(p.rows) + p.rows) * p.width * slabs < kSmall ? 1 : torch::stable::get_num_threads();
+  int64_t vectors = std::max<int64_t>(1, p.width * slabs / kNarrow);
+  int64_t threads = (p.pointer(p.rows) + p.rows) * vectors < kSmall ? 1 : torch::stable::get_num_threads();
   if (loops.packed && packs(p)) return run_packed(p, loops, threads);
   int64_t bytes = std::max<int64_t>(p.nodes * p.size, 1);
   int64_t tile = bytes * 64 > kNear ? kWidest : std::min(kNear / bytes / 64 * 64, kWidest);
@@ -188,8 +73,8 @@ void run(const Product& p, const Loops& loops) {
   auto part = [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       int64_t piece = item / parts, range = item % parts, from = piece % tiles * tile;
-      loops.work(p, {piece / tiles, boundary(p, range, parts), boundary(p, range + 1, parts), from,
-                     std::min(p.width, from + tile)});
+      loops.piece(p, {piece / tiles, boundary(p, range, parts), boundary(p, range + 1, parts), from,
+                      std::min(p.width, from + tile)});
     }
   };
   if (threads == 1) part(0, pieces * parts);
@@ -205,29 +90,16 @@ bool one_piece(const Product& p) {
          flat(p.x_stride) && flat(p.out_stride) && (!p.addend || flat(p.addend_stride));
 }
 
-// The number one in every type, for products without weights.
-const void* one_of(ScalarType type) {
-  static const float f32 = 1;
-  static const double f64 = 1;
-  static const uint16_t f16 = 0x3C00, b16 = 0x3F80;
-  switch (type) {
-    case ScalarType::Float: return &f32;
-    case ScalarType::Double: return &f64;
-    case ScalarType::Half: return &f16;
-    default: return &b16;
-  }
-}
-
 Product product_of(const Tensor& x, const Tensor& out, const Tensor& argument, int64_t reduce) {
   Product p{};
   p.x = x.const_data_ptr(), p.x_stride = strides_of(x);
-  p.weight = one_of(x.scalar_type());
   p.out = out.mutable_data_ptr(), p.out_stride = strides_of(out);
   p.argument = reduce == kMax ? static_cast<int64_t*>(argument.mutable_data_ptr()) : nullptr;
   p.batch = x.size(0), p.time = x.size(1), p.nodes = x.size(2), p.width = x.size(3), p.rows = out.size(2);
   p.heads = 1;
   p.size = static_cast<int64_t>(x.element_size());
   p.reduce = static_cast<Reduce>(reduce);
+  p.far = p.nodes * p.x_stride.node * p.size > kFar;
   return p;
 }
 
@@ -264,6 +136,45 @@ std::tuple<Tensor, Tensor> spmm(Tensor rowptr, Tensor col, std::optional<Tensor>
   return {out, argument};
 }
 
+// Sums and means of features of two to four axes, without gradient: what a call outside of a traced program runs. What
+// does not fit is refused in few words; the caller says it in more.
+Tensor weighted_sum(Tensor rowptr, Tensor col, std::optional<Tensor> edge, std::optional<Tensor> weight, Tensor x,
+                    bool mean, std::optional<Tensor> order) {
+  check_rows(rowptr, col, edge);
+  int64_t axes = x.dim(), rows = rowptr.size(0) - 1;
+  STD_TORCH_CHECK(axes >= 2 && axes <= 4 && (x.stride(axes - 1) == 1 || x.size(axes - 1) <= 1),
+                  "x: expected [.., N, F] with F contiguous");
+  Product p{};
+  p.batch = axes > 2 ? x.size(0) : 1, p.time = axes > 3 ? x.size(1) : 1;
+  p.nodes = x.size(axes - 2), p.width = x.size(axes - 1), p.rows = rows, p.heads = 1;
+  p.x = x.const_data_ptr(), p.x_stride.node = x.stride(axes - 2);
+  if (axes > 2) p.x_stride.batch = x.stride(0);
+  if (axes > 3) p.x_stride.time = x.stride(1);
+  bool by_node = p.nodes > 1 && (p.batch > 1 || p.time > 1) && (p.batch == 1 || p.x_stride.node > p.x_stride.batch) &&
+                 (p.time == 1 || p.x_stride.node > p.x_stride.time);
+  Tensor out = axes == 2   ? torch::stable::new_empty(x, {rows, p.width})
+               : axes == 4 ? like(x, rows, by_node)
+               : by_node ? torch::stable::transpose(torch::stable::new_empty(x, {rows, p.batch, p.width}), 0, 1)
+                         : torch::stable::new_empty(x, {p.batch, rows, p.width});
+  if (rows == 0 || p.batch * p.time * p.width == 0) return out;
+  p.out = out.mutable_data_ptr(), p.out_stride.node = out.stride(axes - 2);
+  if (axes > 2) p.out_stride.batch = out.stride(0);
+  if (axes > 3) p.out_stride.time = out.stride(1);
+  if (weight.has_value()) {
+    STD_TORCH_CHECK(weight->dim() == 1 && weight->size(0) == col.size(0) && weight->scalar_type() == x.scalar_type(),
+                    "weight: expected [E] of the type of the features");
+    p.weight = weight->const_data_ptr(), p.weight_stride.edge = weight->stride(0);
+  }
+  p.rowptr = rowptr.const_data_ptr(), p.col = col.const_data_ptr();
+  p.edge = edge.has_value() ? edge->const_data_ptr() : nullptr;
+  p.order = order.has_value() ? order->const_data_ptr() : nullptr;
+  p.wide_index = col.scalar_type() == ScalarType::Long;
+  p.size = static_cast<int64_t>(x.element_size()), p.reduce = mean ? kMean : kSum;
+  p.far = p.nodes * p.x_stride.node * p.size > kFar;
+  finish(p, x.scalar_type());
+  return out;
+}
+
 std::tuple<Tensor, Tensor> segment_reduce(Tensor ptr, Tensor src, int64_t reduce) {
   check_features(src, "src");
   check_rows(ptr, ptr, std::nullopt);
@@ -280,6 +191,7 @@ std::tuple<Tensor, Tensor> segment_reduce(Tensor ptr, Tensor src, int64_t reduce
 
 STABLE_TORCH_LIBRARY_IMPL(stgraph, CPU, m) {
   m.impl("spmm", TORCH_BOX(&spmm));
+  m.impl("weighted_sum", TORCH_BOX(&weighted_sum));
   m.impl("segment_reduce", TORCH_BOX(&segment_reduce));
 }
 

@@ -8,7 +8,7 @@
 #include <optional>
 #include <tuple>
 
-#include "vectors.h"
+#include "common.h"
 
 namespace stgraph {
 
@@ -79,7 +79,7 @@ inline Tensor like(const Tensor& x, int64_t rows, bool by_node, std::optional<Sc
 }
 
 inline void check_features(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(x.dim() == 4 && (x.stride(3) == 1 || x.size(3) <= 1), name,
+  STD_TORCH_CHECK(x.dim() == 4 && (x.stride(3) == 1 || x.size(3) <= 1 || x.numel() == 0), name,
                   ": expected [B, T, N, F] with F contiguous");
 }
 

@@ -11,8 +11,7 @@ enum StgraphReduce { kStgraphSum = 0, kStgraphMean = 1, kStgraphMax = 2 };
 enum StgraphProblem {
   kStgraphUnknownType = -1,
   kStgraphSharedMemory = -2,  // the rows to stage do not fit the shared memory of a block
-  kStgraphTooWide = -3,       // more channels per head than a warp holds
-  kStgraphTooMany = -4        // more blocks than a grid may have
+  kStgraphTooMany = -3        // more blocks than a grid may have
 };
 
 // In-edges of each row. `col` null: entry e reads row e. `edge` null: entry e is edge e, where weights stand.
@@ -118,10 +117,30 @@ struct StgraphAttention {
   int64_t batch;
   int64_t time;
   int64_t heads;
-  int64_t width;  // channels per head, at most 256
+  int64_t width;  // channels per head
   double factor;  // scale of the products, or slope of the leaky ReLU
   double dropout;
   int64_t seed;
+};
+
+enum StgraphGates { kStgraphGate = 0, kStgraphGateBackward = 1, kStgraphBlend = 2, kStgraphBlendBackward = 3 };
+
+// Gates of a recurrent unit, number by number. The inputs and outputs of each kind stand in gru.cu.
+struct StgraphGru {
+  int64_t kind;  // of StgraphGates
+  StgraphTensor first;
+  StgraphTensor second;
+  StgraphTensor third;
+  StgraphTensor fourth;
+  StgraphTensor fifth;
+  StgraphTensor out_first;
+  StgraphTensor out_second;
+  StgraphTensor out_third;
+  int64_t type;
+  int64_t batch;
+  int64_t time;
+  int64_t nodes;
+  int64_t width;
 };
 
 #ifdef __cplusplus
@@ -129,9 +148,11 @@ extern "C" {
 #endif
 int64_t stgraph_cuda_spmm_workspace(const StgraphSpmm* call);
 int stgraph_cuda_spmm(const StgraphSpmm* call, void* stream);
+int64_t stgraph_cuda_spmm_channels(const StgraphSpmm* call);
 int stgraph_cuda_spmm_staged(const StgraphSpmm* call, const StgraphHalo* halo, void* stream);
 int stgraph_cuda_sddmm(const StgraphSddmm* call, void* stream);
 int stgraph_cuda_gather_rows(const StgraphGather* call, void* stream);
+int stgraph_cuda_gru(const StgraphGru* call, void* stream);
 int stgraph_cuda_attention(const StgraphAttention* call, void* stream);
 int stgraph_cuda_attention_rows(const StgraphAttention* call, void* stream);
 int stgraph_cuda_attention_columns(const StgraphAttention* call, void* stream);

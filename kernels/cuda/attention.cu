@@ -1,6 +1,8 @@
 // Attention over the in-edges of each node, forward and backward: a warp takes one row, slab and head.
 //
-// `lanes` lanes share an entry, four channels each (two times four above 128), so 32 / lanes entries are in flight.
+// `lanes` lanes share an entry, four channels each (two times four above 128), so 32 / lanes entries are in flight. Heads
+// of more than 256 channels are cut into tiles of 256, a warp each; all of them compute the scores over all channels,
+// reading what the row itself gives from the cache again.
 // Each group of lanes keeps an online softmax (Milakov and Gimelshein 2018) of the entries that it saw; the groups are
 // merged at the end by exclusive-or shuffles, in a fixed order. Only the logarithm of the sum of exponentials is kept;
 // the backward pass computes scores again (Dao et al. 2022): once over the rows, once over the transposed rows, and
@@ -12,6 +14,7 @@ namespace device {
 namespace {
 
 constexpr int kWarps = kThreads / 32;
+constexpr int kTile = 256;  // channels that a warp holds
 
 struct Attention {
   Rows rows;
@@ -24,6 +27,7 @@ struct Attention {
   int lanes;           // that share an entry, a power of two
   int vector;          // whether four channels may be read at once
   int heads_in_block;  // a power of two
+  int channel_tiles;   // of kTile channels, where a warp does not hold all of them
   uint64_t dropout_key, dropped;
   double kept_scale, factor;
 };
@@ -32,13 +36,17 @@ struct Attention {
 struct Warp {
   int64_t row, head, batch, time;
   int within, group, groups;
+  int first;  // channel of its tile
 };
 
+template <bool kWide>
 __device__ __forceinline__ bool find_work(const Attention& p, const Order& order, Warp& w) {
   Place at = place_of(order);
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, tile = static_cast<int>(at.tile);
+  w.first = 0;
+  if constexpr (kWide) w.first = tile % p.channel_tiles * kTile, tile /= p.channel_tiles;
   w.row = static_cast<int64_t>(at.item_block) * (kWarps / p.heads_in_block) + warp / p.heads_in_block;
-  w.head = static_cast<int64_t>(at.tile) * p.heads_in_block + warp % p.heads_in_block;
+  w.head = static_cast<int64_t>(tile) * p.heads_in_block + warp % p.heads_in_block;
   w.batch = at.batch, w.time = at.time;
   w.within = lane % p.lanes, w.group = lane / p.lanes, w.groups = 32 / p.lanes;
   return w.row < p.rows.count && w.head < p.heads;
@@ -50,12 +58,13 @@ __device__ __forceinline__ type* cell(const StgraphTensor& tensor, const Warp& w
   return slab<type>(tensor, w.batch, w.time) + w.head * tensor.head;
 }
 
-// This lane's channels of a row, 0 beyond the last.
+// This lane's channels of a row from channel `first` on, 0 beyond the last.
 template <int kSlots, typename scalar_t, typename acc_t>
-__device__ __forceinline__ void read(const Attention& p, const Warp& w, const scalar_t* from, acc_t* to) {
+__device__ __forceinline__ void read_from(const Attention& p, const Warp& w, int first, const scalar_t* from,
+                                          acc_t* to) {
 #pragma unroll
   for (int slot = 0; slot < kSlots; ++slot) {
-    int channel = (slot * p.lanes + w.within) * 4;
+    int channel = first + (slot * p.lanes + w.within) * 4;
     if (p.vector && channel < p.width) {
       Pack<scalar_t, 4> pack = load<scalar_t, 4>(from + channel);
 #pragma unroll
@@ -68,12 +77,17 @@ __device__ __forceinline__ void read(const Attention& p, const Warp& w, const sc
 }
 
 template <int kSlots, typename scalar_t, typename acc_t>
+__device__ __forceinline__ void read(const Attention& p, const Warp& w, const scalar_t* from, acc_t* to) {
+  read_from<kSlots>(p, w, w.first, from, to);
+}
+
+template <int kSlots, typename scalar_t, typename acc_t>
 __device__ __forceinline__ void write(const Attention& p, const Warp& w, const acc_t* from, acc_t factor,
                                       scalar_t* to) {
   if (w.group != 0) return;
 #pragma unroll
   for (int slot = 0; slot < kSlots; ++slot) {
-    int channel = (slot * p.lanes + w.within) * 4;
+    int channel = w.first + (slot * p.lanes + w.within) * 4;
     Pack<scalar_t, 4> pack;
 #pragma unroll
     for (int i = 0; i < 4; ++i) narrow(from[slot * 4 + i] * factor, pack.value[i]);
@@ -108,6 +122,34 @@ __device__ __forceinline__ acc_t product(const acc_t* left, const acc_t* right) 
   for (int i = 0; i < kCount; ++i) sum += left[i] * right[i];
   return sum;
 }
+
+// This lane's share of the product of two rows of more channels than a warp holds.
+template <typename acc_t, typename scalar_t>
+__device__ __forceinline__ acc_t wide_product(const Attention& p, const Warp& w, const scalar_t* left,
+                                              const scalar_t* right) {
+  acc_t sum = 0;
+#pragma unroll 1
+  for (int first = 0; first < p.width; first += 4 * p.lanes) {
+    acc_t a[4], b[4];
+    read_from<1>(p, w, first, left, a);
+    read_from<1>(p, w, first, right, b);
+    sum += product<4>(a, b);
+  }
+  return sum;
+}
+
+template <int kSlots, bool kWide, typename acc_t, typename scalar_t>
+__device__ __forceinline__ acc_t row_product(const Attention& p, const Warp& w, const scalar_t* left,
+                                             const scalar_t* right) {
+  if constexpr (kWide) return wide_product<acc_t>(p, w, left, right);
+  acc_t a[4 * kSlots], b[4 * kSlots];
+  read<kSlots>(p, w, left, a);
+  read<kSlots>(p, w, right, b);
+  return product<4 * kSlots>(a, b);
+}
+
+// Whether this lane writes what there is one of per row and head.
+__device__ __forceinline__ bool writes_alone(const Warp& w) { return threadIdx.x % 32 == 0 && w.first == 0; }
 
 // The finaliser of SplitMix64 (Steele, Lea and Flood 2014).
 __host__ __device__ __forceinline__ uint64_t mix(uint64_t z) {
@@ -149,17 +191,17 @@ __device__ __forceinline__ acc_t minus_infinity() {
 }
 
 // ---------------------------------------------------------------- forward
-template <typename scalar_t, int kSlots, bool kDot>
+template <typename scalar_t, int kSlots, bool kDot, bool kWide>
 __global__ void __launch_bounds__(kThreads, 1) attention_forward(Attention p, Order order) {
   using acc_t = typename Accumulate<scalar_t>::type;
   constexpr int kCount = 4 * kSlots;
   Warp w;
-  if (!find_work(p, order, w)) return;  // all lanes of a warp together
+  if (!find_work<kWide>(p, order, w)) return;  // all lanes of a warp together
   const scalar_t *k = cell<const scalar_t>(p.k, w), *v = cell<const scalar_t>(p.v, w);
   const scalar_t* q = cell<const scalar_t>(p.q, w) + w.row * p.q.node;
-  acc_t query[kDot ? kCount : 1];
-  if constexpr (kDot) read<kSlots>(p, w, q, query);
-  else query[0] = widen(*q);
+  acc_t query[kDot && !kWide ? kCount : 1];
+  if constexpr (!kDot) query[0] = widen(*q);
+  else if constexpr (!kWide) read<kSlots>(p, w, q, query);
 
   acc_t best = minus_infinity<acc_t>(), mass = 0, sum[kCount];
 #pragma unroll
@@ -172,12 +214,14 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward(Attention p, Or
     if (active) {
       col = p.rows.source(entry), edge = p.rows.edge_of(entry);
       read<kSlots>(p, w, v + col * p.v.node, value);
-      if constexpr (kDot) {
+      if constexpr (!kDot) {
+        given = query[0] + widen(k[col * p.k.node]);
+      } else if constexpr (kWide) {
+        given = wide_product<acc_t>(p, w, q, k + col * p.k.node);
+      } else {
         acc_t key[kCount];
         read<kSlots>(p, w, k + col * p.k.node, key);
         given = product<kCount>(query, key);
-      } else {
-        given = query[0] + widen(k[col * p.k.node]);
       }
     }
     if constexpr (kDot) given = over_lanes(p, given);
@@ -207,7 +251,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward(Attention p, Or
     }
   }
   write<kSlots>(p, w, sum, mass == 0 ? acc_t(0) : 1 / mass, cell<scalar_t>(p.out, w) + w.row * p.out.node);
-  if (threadIdx.x % 32 == 0)
+  if (writes_alone(w))
     cell<acc_t>(p.lse, w)[w.row * p.lse.node] = mass == 0 ? minus_infinity<acc_t>() : best + logarithm(mass);
 }
 
@@ -219,25 +263,29 @@ __device__ __forceinline__ acc_t probability(acc_t own, acc_t lse) {
 }
 
 // Over the rows: delta = grad . out, and the gradient of what the row itself gives to the scores.
-template <typename scalar_t, int kSlots, bool kDot>
+template <typename scalar_t, int kSlots, bool kDot, bool kWide>
 __global__ void __launch_bounds__(kThreads, 1) attention_rows(Attention p, Order order) {
   using acc_t = typename Accumulate<scalar_t>::type;
   constexpr int kCount = 4 * kSlots, kScores = kDot ? kCount : 1;
   Warp w;
-  if (!find_work(p, order, w)) return;
+  if (!find_work<kWide>(p, order, w)) return;
   const scalar_t *k = cell<const scalar_t>(p.k, w), *v = cell<const scalar_t>(p.v, w);
   const scalar_t* q = cell<const scalar_t>(p.q, w) + w.row * p.q.node;
-  acc_t query[kScores], grad[kCount], sum[kScores], delta;
-  read<kSlots>(p, w, cell<const scalar_t>(p.grad, w) + w.row * p.grad.node, grad);
-  {
+  const scalar_t* flow = cell<const scalar_t>(p.grad, w) + w.row * p.grad.node;
+  const scalar_t* result = cell<const scalar_t>(p.out, w) + w.row * p.out.node;
+  acc_t query[kWide ? 1 : kScores], grad[kWide ? 1 : kCount], sum[kScores], delta;
+  if constexpr (kWide) {
+    delta = over_lanes(p, wide_product<acc_t>(p, w, flow, result));
+  } else {
     acc_t out[kCount];
-    read<kSlots>(p, w, cell<const scalar_t>(p.out, w) + w.row * p.out.node, out);
+    read<kSlots>(p, w, flow, grad);
+    read<kSlots>(p, w, result, out);
     delta = over_lanes(p, product<kCount>(grad, out));
   }
-  if (threadIdx.x % 32 == 0) cell<acc_t>(p.delta, w)[w.row * p.delta.node] = delta;
+  if (writes_alone(w)) cell<acc_t>(p.delta, w)[w.row * p.delta.node] = delta;
   acc_t lse = cell<const acc_t>(p.lse, w)[w.row * p.lse.node];
-  if constexpr (kDot) read<kSlots>(p, w, q, query);
-  else query[0] = widen(*q);
+  if constexpr (!kDot) query[0] = widen(*q);
+  else if constexpr (!kWide) read<kSlots>(p, w, q, query);
 #pragma unroll
   for (int i = 0; i < kScores; ++i) sum[i] = 0;
 
@@ -251,12 +299,17 @@ __global__ void __launch_bounds__(kThreads, 1) attention_rows(Attention p, Order
     if (active) {
       int64_t col = p.rows.source(entry);
       edge = p.rows.edge_of(entry);
-      acc_t value[kCount];
-      read<kSlots>(p, w, v + col * p.v.node, value);
-      through = product<kCount>(grad, value);
+      if constexpr (kWide) {
+        through = wide_product<acc_t>(p, w, flow, v + col * p.v.node);
+      } else {
+        acc_t value[kCount];
+        read<kSlots>(p, w, v + col * p.v.node, value);
+        through = product<kCount>(grad, value);
+      }
       if constexpr (kDot) {
         read<kSlots>(p, w, k + col * p.k.node, key);
-        given = product<kCount>(query, key);
+        if constexpr (kWide) given = wide_product<acc_t>(p, w, q, k + col * p.k.node);
+        else given = product<kCount>(query, key);
       } else {
         given = query[0] + widen(k[col * p.k.node]);
       }
@@ -274,23 +327,24 @@ __global__ void __launch_bounds__(kThreads, 1) attention_rows(Attention p, Order
   for (int i = 0; i < kScores; ++i) sum[i] = over_groups(p, sum[i]);
   scalar_t* to = cell<scalar_t>(p.grad_q, w) + w.row * p.grad_q.node;
   if constexpr (kDot) write<kSlots>(p, w, sum, acc_t(1), to);
-  else if (threadIdx.x % 32 == 0) narrow(sum[0], *to);
+  else if (writes_alone(w)) narrow(sum[0], *to);
 }
 
 // Over the transposed rows: the gradients of keys (or scores of the sources) and values. `p.rows` is the transpose.
-template <typename scalar_t, int kSlots, bool kDot>
+template <typename scalar_t, int kSlots, bool kDot, bool kWide>
 __global__ void __launch_bounds__(kThreads, 1) attention_columns(Attention p, Order order) {
   using acc_t = typename Accumulate<scalar_t>::type;
   constexpr int kCount = 4 * kSlots, kScores = kDot ? kCount : 1;
   Warp w;
-  if (!find_work(p, order, w)) return;
+  if (!find_work<kWide>(p, order, w)) return;
   const scalar_t *q = cell<const scalar_t>(p.q, w), *grad = cell<const scalar_t>(p.grad, w);
   const acc_t *lse = cell<const acc_t>(p.lse, w), *delta = cell<const acc_t>(p.delta, w);
   const scalar_t* k = cell<const scalar_t>(p.k, w) + w.row * p.k.node;
-  acc_t key[kScores], value[kCount], sum_key[kScores], sum_value[kCount];
-  read<kSlots>(p, w, cell<const scalar_t>(p.v, w) + w.row * p.v.node, value);
-  if constexpr (kDot) read<kSlots>(p, w, k, key);
-  else key[0] = widen(*k);
+  const scalar_t* v = cell<const scalar_t>(p.v, w) + w.row * p.v.node;
+  acc_t key[kWide ? 1 : kScores], value[kWide ? 1 : kCount], sum_key[kScores], sum_value[kCount];
+  if constexpr (!kWide) read<kSlots>(p, w, v, value);
+  if constexpr (!kDot) key[0] = widen(*k);
+  else if constexpr (!kWide) read<kSlots>(p, w, k, key);
 #pragma unroll
   for (int i = 0; i < kScores; ++i) sum_key[i] = 0;
 #pragma unroll
@@ -306,10 +360,12 @@ __global__ void __launch_bounds__(kThreads, 1) attention_columns(Attention p, Or
     if (active) {
       row = p.rows.source(entry), edge = p.rows.edge_of(entry);
       read<kSlots>(p, w, grad + row * p.grad.node, flow);
-      through = product<kCount>(flow, value);
+      if constexpr (kWide) through = wide_product<acc_t>(p, w, grad + row * p.grad.node, v);
+      else through = product<kCount>(flow, value);
       if constexpr (kDot) {
         read<kSlots>(p, w, q + row * p.q.node, query);
-        given = product<kCount>(query, key);
+        if constexpr (kWide) given = wide_product<acc_t>(p, w, q + row * p.q.node, k);
+        else given = product<kCount>(query, key);
       } else {
         given = key[0] + widen(q[row * p.q.node]);
       }
@@ -334,20 +390,19 @@ __global__ void __launch_bounds__(kThreads, 1) attention_columns(Attention p, Or
   write<kSlots>(p, w, sum_value, acc_t(1), cell<scalar_t>(p.grad_v, w) + w.row * p.grad_v.node);
   scalar_t* to = cell<scalar_t>(p.grad_k, w) + w.row * p.grad_k.node;
   if constexpr (kDot) write<kSlots>(p, w, sum_key, acc_t(1), to);
-  else if (threadIdx.x % 32 == 0) narrow(sum_key[0], *to);
+  else if (writes_alone(w)) narrow(sum_key[0], *to);
 }
 
 // Over the edges: the gradient of their own scores, summed over batch and time. A warp takes 32 entries of one head.
-template <typename scalar_t, int kSlots, bool kDot>
+template <typename scalar_t, int kSlots, bool kDot, bool kWide>
 __global__ void __launch_bounds__(kThreads, 1) attention_edges(Attention p, Order order) {
   using acc_t = typename Accumulate<scalar_t>::type;
-  constexpr int kCount = 4 * kSlots;
   Place at = place_of(order);
   int64_t chunk = static_cast<int64_t>(at.item_block) * kWarps + threadIdx.x / 32;
   int lane = threadIdx.x % 32;
   if (chunk * 32 >= p.rows.entries) return;
   Warp w;
-  w.head = at.tile, w.within = lane % p.lanes, w.group = lane / p.lanes, w.groups = 32 / p.lanes;
+  w.first = 0, w.head = at.tile, w.within = lane % p.lanes, w.group = lane / p.lanes, w.groups = 32 / p.lanes;
   int64_t own = chunk * 32 + lane, own_row = 0, own_col = 0, own_edge = -1;
   if (own < p.rows.entries)
     own_row = p.rows.row_of(own), own_col = p.rows.source(own), own_edge = p.rows.edge_of(own);
@@ -362,19 +417,13 @@ __global__ void __launch_bounds__(kThreads, 1) attention_edges(Attention p, Orde
       for (w.time = 0; w.time < p.time; ++w.time) {
         acc_t given = 0, through = 0, slope;
         if (active) {
-          acc_t left[kCount], right[kCount];
-          read<kSlots>(p, w, cell<const scalar_t>(p.grad, w) + row * p.grad.node, left);
-          read<kSlots>(p, w, cell<const scalar_t>(p.v, w) + col * p.v.node, right);
-          through = product<kCount>(left, right);
+          const scalar_t* grad = cell<const scalar_t>(p.grad, w) + row * p.grad.node;
+          const scalar_t* v = cell<const scalar_t>(p.v, w) + col * p.v.node;
           const scalar_t* q = cell<const scalar_t>(p.q, w) + row * p.q.node;
           const scalar_t* k = cell<const scalar_t>(p.k, w) + col * p.k.node;
-          if constexpr (kDot) {
-            read<kSlots>(p, w, q, left);
-            read<kSlots>(p, w, k, right);
-            given = product<kCount>(left, right);
-          } else {
-            given = widen(*q) + widen(*k);
-          }
+          through = row_product<kSlots, kWide, acc_t>(p, w, grad, v);
+          if constexpr (kDot) given = row_product<kSlots, kWide, acc_t>(p, w, q, k);
+          else given = widen(*q) + widen(*k);
         }
         through = over_lanes(p, through);
         if constexpr (kDot) given = over_lanes(p, given);
@@ -403,6 +452,8 @@ Attention attention_of(const StgraphAttention& call, Pass pass, int64_t bytes) {
   p.lanes = power_of_two(divide_up(call.width, 4), 32);
   p.heads_in_block = power_of_two(call.heads, kWarps);
   if (p.heads_in_block > call.heads) p.heads_in_block /= 2;
+  bool by_channel = pass == kForward || pass == kColumns || (pass == kRows && call.dot);
+  p.channel_tiles = by_channel ? static_cast<int>(divide_up(call.width, kTile)) : 1;
   p.dropout_key = mix(static_cast<uint64_t>(call.seed));
   p.dropped = static_cast<uint64_t>(call.dropout * 16777216.0);
   p.kept_scale = 1.0 / (1.0 - call.dropout), p.factor = call.factor;
@@ -414,33 +465,37 @@ Attention attention_of(const StgraphAttention& call, Pass pass, int64_t bytes) {
   return p;
 }
 
-template <typename scalar_t, int kSlots, bool kDot>
+template <typename scalar_t, int kSlots, bool kDot, bool kWide>
 int run(const StgraphAttention& call, Pass pass, void* stream) {
   Attention p = attention_of(call, pass, sizeof(scalar_t));
   if (pass == kEdges) {
     int64_t chunk_blocks = divide_up(p.rows.entries, kThreads);
-    return launch(attention_edges<scalar_t, kSlots, kDot>, chunk_blocks * p.heads, dim3(kThreads), 0, stream, p,
+    return launch(attention_edges<scalar_t, kSlots, kDot, kWide>, chunk_blocks * p.heads, dim3(kThreads), 0, stream, p,
                   order_of(chunk_blocks, p.heads, 1));
   }
   int64_t row_blocks = divide_up(p.rows.count, kWarps / p.heads_in_block);
-  int64_t tiles = divide_up(p.heads, p.heads_in_block);
-  auto kernel = pass == kForward ? attention_forward<scalar_t, kSlots, kDot>
-                : pass == kRows  ? attention_rows<scalar_t, kSlots, kDot>
-                                 : attention_columns<scalar_t, kSlots, kDot>;
+  int64_t tiles = divide_up(p.heads, p.heads_in_block) * (kWide ? p.channel_tiles : 1);
+  auto kernel = pass == kForward ? attention_forward<scalar_t, kSlots, kDot, kWide>
+                : pass == kRows  ? attention_rows<scalar_t, kSlots, kDot, kWide>
+                                 : attention_columns<scalar_t, kSlots, kDot, kWide>;
   return launch(kernel, row_blocks * tiles * p.batch * p.time, dim3(kThreads), 0, stream, p,
                 order_of(row_blocks, tiles, p.time));
+}
+
+template <typename scalar_t, bool kDot>
+int by_width(const StgraphAttention& call, Pass pass, void* stream) {
+  if (call.width > kTile) return run<scalar_t, 2, kDot, true>(call, pass, stream);
+  return call.width > 128 ? run<scalar_t, 2, kDot, false>(call, pass, stream)
+                          : run<scalar_t, 1, kDot, false>(call, pass, stream);
 }
 
 int dispatch(const StgraphAttention& call, Pass pass, void* stream) {
   int64_t rows = pass == kColumns ? call.transpose.rows : pass == kEdges ? call.graph.entries : call.graph.rows;
   if (rows == 0 || call.heads == 0) return 0;
   if (pass != kEdges && call.batch * call.time == 0) return 0;
-  if (call.width > 256) return kStgraphTooWide;
   return by_type(call.type, [&](auto* number) {
     using scalar_t = std::remove_pointer_t<decltype(number)>;
-    if (call.width > 128)
-      return call.dot ? run<scalar_t, 2, true>(call, pass, stream) : run<scalar_t, 2, false>(call, pass, stream);
-    return call.dot ? run<scalar_t, 1, true>(call, pass, stream) : run<scalar_t, 1, false>(call, pass, stream);
+    return call.dot ? by_width<scalar_t, true>(call, pass, stream) : by_width<scalar_t, false>(call, pass, stream);
   });
 }
 

@@ -9,6 +9,8 @@ namespace stgraph {
 namespace device {
 namespace {
 
+constexpr int kTile = 64;  // channels staged at once, so that a multiprocessor has room for several blocks
+
 struct Staging {
   Index pointer, halo, local;
   int64_t row_block, staged, tile;
@@ -55,8 +57,8 @@ int run(const StgraphSpmm& call, const StgraphHalo& halo, void* stream) {
   int wide = call.graph.wide != 0;
   Staging s{{halo.pointer, wide}, {halo.halo, wide}, {halo.halo ? halo.local : call.graph.col, wide},
             halo.row_block, halo.staged, 0};
-  // the widest tile that fits, at most 64 lanes
-  int lanes = power_of_two(divide_up(p.width, kCount), 64);
+  // the widest tile that fits
+  int lanes = power_of_two(divide_up(p.width, kCount), kTile / kCount);
   auto bytes = [&] { return s.staged * lanes * kCount * static_cast<int64_t>(sizeof(scalar_t)); };
   while (lanes > 1 && bytes() > shared_limit()) lanes /= 2;
   if (bytes() > shared_limit()) return kStgraphSharedMemory;
@@ -70,6 +72,11 @@ int run(const StgraphSpmm& call, const StgraphHalo& halo, void* stream) {
 }  // namespace
 }  // namespace device
 }  // namespace stgraph
+
+// Channels of one row of work: all of batch, time and features where they lie in one piece, else the features.
+extern "C" int64_t stgraph_cuda_spmm_channels(const StgraphSpmm* call) {
+  return stgraph::device::in_one_piece(*call).width;
+}
 
 // Sums and means only. Row blocks without a halo share the work of one slab; each stages all sources.
 extern "C" int stgraph_cuda_spmm_staged(const StgraphSpmm* given, const StgraphHalo* halo, void* stream) {

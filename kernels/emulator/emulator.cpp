@@ -46,7 +46,7 @@ class Machine {
   uint64_t seed = 0;
   size_t shared_limit = 227 * 1024;
   std::string error;
-  int64_t meetings = 0, blocks = 0;
+  int64_t meetings = 0, blocks = 0, last_shared = 0;
 
   static Machine& get() {
     static Machine machine;
@@ -58,6 +58,7 @@ class Machine {
     try {
       check_launch(grid_, block_, shared_bytes);
       grid = grid_, block = block_, body = kernel, arguments = given;
+      last_shared = static_cast<int64_t>(shared_bytes);
       prepare(static_cast<int>(block.x * block.y * block.z));
       std::vector<uint64_t> order(static_cast<size_t>(grid.x) * grid.y * grid.z);
       std::iota(order.begin(), order.end(), 0);
@@ -271,5 +272,7 @@ void stgraph_emulator_configure(uint64_t seed, uint64_t shared_limit) {
 const char* stgraph_emulator_error() { return emulator::Machine::get().error.c_str(); }
 int64_t stgraph_emulator_meetings() { return emulator::Machine::get().meetings; }
 int64_t stgraph_emulator_blocks() { return emulator::Machine::get().blocks; }
+// Bytes of shared memory that a block of the last launch had.
+int64_t stgraph_emulator_shared() { return emulator::Machine::get().last_shared; }
 
 }  // extern "C"

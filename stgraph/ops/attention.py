@@ -16,8 +16,8 @@ from torch import Tensor
 from stgraph.errors import InputError
 from stgraph.ops import shapes
 from stgraph.ops.adjacency import Adjacency, entry_rows
-from stgraph.ops.library import define, ops
-from stgraph.ops.names import NAMESPACE
+from stgraph.ops.library import define, ops, ready
+from stgraph.ops.names import NAMESPACE, REDUCTIONS
 from stgraph.ops.torch_backend import by_edge, wide
 
 _GRAPH = "Tensor rowptr, Tensor col, Tensor? edge"
@@ -229,11 +229,70 @@ def _gradient(name: str) -> Any:
     return backward
 
 
-def _no_second(name: str) -> Any:
-    def backward(ctx: Any, *grads: Tensor) -> None:
-        raise NotImplementedError(f"{name} has no second derivative")
+def _composed(rowptr: Tensor, col: Tensor, edge: Tensor | None, query: Tensor, key: Tensor, v: Tensor,
+              bias: Tensor | None, factor: float, dropout: float, seed: int, rowptr_t: Tensor) -> Tensor:
+    """The forward pass of operators that can be differentiated any number of times; messages stand in memory."""
+    b, t, _, h = v.shape[:4]
+    rows, count = rowptr.shape[0] - 1, col.shape[0]
+    entries = torch.arange(count, dtype=col.dtype, device=col.device)
+    row, turned = entry_rows(rowptr, count), torch.argsort(col, stable=True).to(col.dtype)
 
-    return backward
+    def at_rows(x: Tensor) -> Tensor:
+        return ops.gather_rows(ready(wide(x).flatten(3)), row, rowptr, entries).reshape(b, t, count, *x.shape[3:])
+
+    def at_columns(x: Tensor) -> Tensor:
+        return ops.gather_rows(ready(wide(x).flatten(3)), col, rowptr_t, turned).reshape(b, t, count, *x.shape[3:])
+
+    def reduced(x: Tensor, reduce: str) -> Tensor:
+        out = ops.segment_reduce(rowptr, ready(x.flatten(3)), REDUCTIONS[reduce])[0]
+        return out.reshape(b, t, rows, *x.shape[3:])
+
+    product = query.dim() == 5
+    score = (at_rows(query) * at_columns(key)).sum(-1) * factor if product else at_rows(query) + at_columns(key)
+    if bias is not None:
+        score = score + (wide(bias) if edge is None else wide(bias).index_select(0, edge))
+    score = score if product else torch.where(score > 0, score, score * factor)
+    best = reduced(score.detach(), "max")  # any shift gives the same shares
+    mass = (score - at_rows(torch.where(best.isinf(), 0.0, best))).exp()
+    total = reduced(mass, "sum")
+    share = mass / at_rows(torch.where(total == 0, 1.0, total))
+    if dropout:
+        share = share * dropout_mask(entries if edge is None else edge, b, t, h, dropout, seed).to(share.dtype)
+    return reduced(share[..., None] * at_columns(v), "sum")
+
+
+def _second_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, _, _, ctx.factor, ctx.dropout, ctx.seed, _, rowptr_t, _, _ = inputs
+    ctx.save_for_backward(*tensors, rowptr_t)
+    ctx.set_materialize_grads(False)
+
+
+def _second(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The derivative of the backward pass: that of the composed forward pass, taken twice.
+
+    Whatever depends on the inputs is made from them again, so the result and the logarithms of the sums get no gradient
+    of their own.
+    """
+    rowptr, col, edge, query, key, v, bias, grad, rowptr_t = ctx.saved_tensors
+    if all(g is None for g in given):
+        return (None,) * 17
+    again = torch.is_grad_enabled()
+
+    def apart(x: Tensor) -> Tensor:  # one tensor may be given twice, as query and as key
+        return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()
+
+    with torch.enable_grad():
+        through, biased = apart(grad), None if bias is None else apart(bias)
+        asks, answers, values = apart(query), apart(key), apart(v)
+        out = _composed(rowptr, col, edge, asks, answers, values, biased, ctx.factor, ctx.dropout, ctx.seed, rowptr_t)
+        inputs = (asks, answers, values, biased)
+        wanted = [(x, g) for x, g in zip(inputs, given, strict=True) if x is not None and g is not None]
+        first = torch.autograd.grad(out, [x for x, _ in wanted], wide(through), create_graph=True)
+        second = torch.autograd.grad(first, [x for x in (*inputs, through) if x is not None],
+                                     [g.to(f.dtype) for f, (_, g) in zip(first, wanted, strict=True)],
+                                     create_graph=again, allow_unused=True)
+    found = iter(second)
+    return (None, None, None, *(None if x is None else next(found) for x in (*inputs, through)), *(None,) * 9)
 
 
 for _name, _inputs, _factor in (("gat_aggregate", _GAT, "slope"), ("graph_attention", _DOT, "scale")):
@@ -243,7 +302,7 @@ for _name, _inputs, _factor in (("gat_aggregate", _GAT, "slope"), ("graph_attent
     torch.library.register_fake(f"{NAMESPACE}::{_name}", _fake)
     torch.library.register_fake(f"{NAMESPACE}::{_name}_backward", _fake_backward)
     torch.library.register_autograd(f"{NAMESPACE}::{_name}", _gradient(_name), setup_context=_context)
-    torch.library.register_autograd(f"{NAMESPACE}::{_name}_backward", _no_second(_name))
+    torch.library.register_autograd(f"{NAMESPACE}::{_name}_backward", _second, setup_context=_second_context)
 
 
 # ---------------------------------------------------------------- the public functions
@@ -281,18 +340,29 @@ def _cells(x: Tensor, name: str, nodes: int, axes: int, like: Tensor | None = No
     return x
 
 
-def _check(adjacency: Adjacency, v: Tensor, bias: Tensor | None, name: str, dropout: float) -> None:
+def _checked(adjacency: Adjacency, v: Tensor, bias: Tensor | None, name: str, dropout: float) -> Tensor:
+    """The values ``[B, T, N, H, D]``, after a look at what does not depend on the kind of attention.
+
+    Raises:
+        InputError: naming the argument.
+    """
     if not isinstance(adjacency, Adjacency):
         raise InputError("expected an Adjacency", field="adjacency", value=type(adjacency).__name__,
                          remedy="make one with Adjacency(rowptr, col, columns=...) or Adjacency.of_edges(...)")
-    if isinstance(v, Tensor) and v.device != adjacency.col.device:
+    value = _cells(v, "v", adjacency.columns, 3)
+    if v.device != adjacency.col.device:
         raise InputError("the graph and the features are on different devices", field="v", value=str(v.device),
                          remedy=f"the graph is on {adjacency.col.device}")
-    if bias is not None and isinstance(v, Tensor) and v.dim() >= 3:
+    if bias is not None:
         shapes.same(bias, v, name, (adjacency.edges, v.shape[-2]))
+    if shapes.DEBUGGING:
+        adjacency.check()
+        if bias is not None:  # minus infinity takes an edge out
+            shapes.finite(torch.where(bias == -torch.inf, 0.0, bias), name)
     if not 0.0 <= dropout < 1.0:
         raise InputError("a rate of dropout is at least 0 and below 1", field="dropout", value=dropout,
                          remedy="give 0 for none")
+    return value
 
 
 def _back(adjacency: Adjacency, *inputs: Tensor | None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -339,10 +409,10 @@ def gat_aggregate(adjacency: Adjacency, score_source: Tensor, score_destination:
     Raises:
         InputError: naming the argument, before any memory is touched.
     """
-    _check(adjacency, v, score_edge, "score_edge", dropout)
-    if not slope >= 0.0:
-        raise InputError("a slope is not negative", field="slope", value=slope, remedy="give 0 or more")
-    value = _cells(v, "v", adjacency.columns, 3)
+    value = _checked(adjacency, v, score_edge, "score_edge", dropout)
+    if not 0.0 <= slope < math.inf:
+        raise InputError("a slope is a finite number and not negative", field="slope", value=slope,
+                         remedy="give 0 or more")
     source = _cells(score_source, "score_source", adjacency.columns, 2, v)
     destination = _cells(score_destination, "score_destination", adjacency.rows, 2, v)
     out = ops.gat_aggregate.default(adjacency.rowptr, adjacency.col, adjacency.edge, destination, source, value,
@@ -375,10 +445,11 @@ def graph_attention(adjacency: Adjacency, q: Tensor, k: Tensor, v: Tensor, bias:
     Raises:
         InputError: naming the argument, before any memory is touched.
     """
-    _check(adjacency, v, bias, "bias", dropout)
-    value = _cells(v, "v", adjacency.columns, 3)
+    value = _checked(adjacency, v, bias, "bias", dropout)
     query = _cells(q, "q", adjacency.rows, 3, v)
     key = _cells(k, "k", adjacency.columns, 3, v)
+    if scale is not None and not math.isfinite(scale):
+        raise InputError("a scale is a finite number", field="scale", value=scale, remedy="give None for 1 / sqrt(D)")
     factor = 1.0 / math.sqrt(max(v.shape[-1], 1)) if scale is None else float(scale)
     out = ops.graph_attention.default(adjacency.rowptr, adjacency.col, adjacency.edge, query, key, value, bias, factor,
                                       dropout, seed, *_back(adjacency, query, key, value, bias))[0]

@@ -19,6 +19,9 @@ from stgraph.errors import InputError
 from stgraph.ops import shapes
 from stgraph.ops.adjacency import Adjacency
 
+ROW_BLOCK = 128
+"""Rows per block where nothing else is said."""
+
 
 @dataclass(frozen=True, eq=False)
 class BlockPlan:
@@ -30,6 +33,7 @@ class BlockPlan:
         pointer: ``[blocks + 1]`` where the halo of each block starts.
         halo: ``[pointer[-1]]`` sources, rising within a block.
         local: ``[E]`` position of each entry's source in the halo of its block.
+        widest: Sources of the largest halo.
     """
 
     adjacency: Adjacency
@@ -37,6 +41,7 @@ class BlockPlan:
     pointer: Tensor
     halo: Tensor
     local: Tensor
+    widest: int
 
     @property
     def blocks(self) -> int:
@@ -44,18 +49,13 @@ class BlockPlan:
         return len(self.pointer) - 1
 
     @property
-    def widest(self) -> int:
-        """Sources of the largest halo."""
-        return int(self.pointer.diff().max()) if self.blocks else 0
-
-    @property
     def reuse(self) -> float:
         """Entries per staged source: how often a row in shared memory is read."""
         return len(self.local) / max(len(self.halo), 1)
 
 
-def plan(adjacency: Adjacency, row_block: int = 128) -> BlockPlan:
-    """Find the halo of each block of rows.
+def plan(adjacency: Adjacency, row_block: int = ROW_BLOCK) -> BlockPlan:
+    """Find the halo of each block of rows; :meth:`Adjacency.halo_plan` does it once for a graph.
 
     Args:
         adjacency: The graph; index tensors of the plan have its type and device.
@@ -74,8 +74,9 @@ def plan(adjacency: Adjacency, row_block: int = 128) -> BlockPlan:
     owner = pairs // max(adjacency.columns, 1)
     pointer = torch.searchsorted(owner, torch.arange(blocks + 1, device=device))
     local = place - pointer[block] if len(block) else place
+    widest = int(pointer.diff().max()) if blocks else 0
     return BlockPlan(adjacency, row_block, pointer.to(dtype), (pairs % max(adjacency.columns, 1)).to(dtype),
-                     local.to(dtype))
+                     local.to(dtype), widest)
 
 
 def block_dense_spmm(blocks: BlockPlan, x: Tensor, weight: Tensor | None = None, reduce: str = "sum",

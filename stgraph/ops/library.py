@@ -23,6 +23,8 @@ _GRAPH = "Tensor rowptr, Tensor col, Tensor? edge"
 _BACK = "Tensor? rowptr_t, Tensor? col_t, Tensor? edge_t"
 SCHEMAS = {
     "spmm": f"({_GRAPH}, Tensor? weight, Tensor x, Tensor? addend, int reduce, {_BACK}) -> (Tensor, Tensor)",
+    # spmm without gradient, for features of two to four axes and weights [E]; the result of row r goes to order[r]
+    "weighted_sum": f"({_GRAPH}, Tensor? weight, Tensor x, bool mean, Tensor? order) -> Tensor",
     # out[e, b?, t?, h?] = sum over the axes that are not kept, and over the channels of a head, of a[i] * b[j]
     "sddmm": f"({_GRAPH}, Tensor a, Tensor b, bool by_batch, bool by_time, int heads, {_BACK}) -> Tensor",
     # the gradient of a maximum: each source collects from the destinations that chose its edge
@@ -55,6 +57,7 @@ def define(name: str, schema: str, function: Callable[..., Any]) -> None:
 
 for _name, _schema in SCHEMAS.items():
     define(_name, _schema, getattr(torch_backend, _name))
+LIBRARY.impl("weighted_sum", torch.library.fallthrough_kernel, "Autograd")  # it is never asked for a gradient
 
 
 def node_major(x: Tensor) -> bool:
@@ -134,6 +137,15 @@ class Product(torch.autograd.Function):
         return output
 
     backward = staticmethod(_spmm_backward)
+
+
+@torch.library.register_fake(f"{NAMESPACE}::weighted_sum")
+def _sum_fake(rowptr: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor | None, x: Tensor, mean: bool,
+              order: Tensor | None) -> Tensor:
+    axes = x.dim()
+    wide = x if axes == 4 else x.unsqueeze(1) if axes == 3 else x[None, None]
+    out = like(wide, rowptr.shape[0] - 1)
+    return out if axes == 4 else out.squeeze(1) if axes == 3 else out[0, 0]
 
 
 # ---------------------------------------------------------------- sddmm

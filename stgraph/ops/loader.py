@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -69,7 +70,7 @@ def backend() -> Backend:
     try:
         library, cuda, reason = _library()
         torch.ops.load_library(str(library))
-    except (_NoKernels, OSError) as error:
+    except (KernelError, OSError) as error:
         if wanted == "require":
             raise InputError(f"the kernels cannot be had: {error}", field=CHOICE, value=wanted,
                              remedy="install a C++20 compiler, or set it to auto or torch") from error
@@ -79,21 +80,23 @@ def backend() -> Backend:
     return Backend("native", reason, library, cuda)
 
 
-class _NoKernels(Exception):
+class KernelError(Exception):
     """Why there are no kernels, with the compiler's words."""
 
 
 def _library() -> tuple[Path, bool, str]:
     """The library, whether it holds GPU kernels, and where it comes from."""
-    for built in sorted(Path(__file__).parent.glob("_kernels*.so")):
-        return built, (built.parent / "_kernels.cuda").exists(), "built when the package was installed"
+    nvcc = shutil.which("nvcc") if torch.cuda.is_available() else None
+    for cuda in (True, False):
+        built = Path(__file__).with_name(built_name(cuda))
+        if built.exists() and (cuda or nvcc is None):  # one without GPU kernels does not do where they can be had
+            return built, cuda, "built when the package was installed"
     sources = sources_folder()
     if sources is None:
-        raise _NoKernels("the sources are not there")
+        raise KernelError("the sources are not there")
     command = compiler()
     if command is None:
-        raise _NoKernels("there is no C++ compiler")
-    nvcc = shutil.which("nvcc") if torch.cuda.is_available() else None
+        raise KernelError("there is no C++ compiler")
     target = cache_folder() / f"{_digest(sources, command, nvcc)}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +104,11 @@ def _library() -> tuple[Path, bool, str]:
             made = compile_library(sources, Path(work), command, nvcc)
             os.replace(made, target)  # another process may have been quicker: the same file, then
     return target, nvcc is not None, f"compiled from {sources.name}/"
+
+
+def built_name(cuda: bool) -> str:
+    """File name of a library built with the package: it serves the torch in its name and every later one."""
+    return f"_kernels.torch{int(TARGET[2:4], 16)}.{int(TARGET[4:6], 16)}.{'cuda' if cuda else 'cpu'}.so"
 
 
 def compiler() -> str | None:
@@ -130,41 +138,65 @@ def cpp_sources(sources: Path, nvcc: str | None) -> list[Path]:
     return sorted((sources / "cpu").glob("*.cpp")) + (sorted(sources.glob("*.cpp")) if nvcc is not None else [])
 
 
-def compile_library(sources: Path, work: Path, command: str, nvcc: str | None) -> Path:
+def compile_library(sources: Path, work: Path, command: str, nvcc: str | None, everywhere: bool = False) -> Path:
     """Compile all sources into one library in the folder ``work``.
 
+    Args:
+        sources: From :func:`sources_folder`.
+        work: An empty folder.
+        command: The C++ compiler.
+        nvcc: The CUDA compiler; None: no kernels for a GPU.
+        everywhere: Whether the library is for all processors and GPUs, not for those at hand only.
+
     Raises:
-        _NoKernels: with the command and the compiler's message.
+        KernelError: with the command and the compiler's message.
     """
     root = Path(torch.__file__).parent
     commands = []
     objects = []
     for source in cpp_sources(sources, nvcc):
         objects.append(work / f"{source.stem}.o")
-        commands.append([command, *_FLAGS, f"-I{root / 'include'}", f"-I{sources}", "-c", str(source), "-o",
-                         str(objects[-1])])
+        commands.append([command, *_FLAGS, *cpu_flags(everywhere), f"-I{root / 'include'}", f"-I{sources}", "-c",
+                         str(source), "-o", str(objects[-1])])
     if nvcc is not None:
         for source in sorted((sources / "cuda").glob("*.cu")):
             objects.append(work / f"{source.stem}_cuda.o")
-            commands.append([nvcc, "-std=c++17", "-O3", "-Xcompiler", "-fPIC", "-c", *gpu_flags(), str(source), "-o",
-                             str(objects[-1])])
+            commands.append([nvcc, "-std=c++17", "-O3", "-Xcompiler", "-fPIC", *gpu_flags(everywhere), "-c",
+                             str(source), "-o", str(objects[-1])])
     running = [(words, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
                for words in commands]
     for words, process in running:
         said, _ = process.communicate()
         _check(words, process.returncode, said)
     out = work / "kernels.so"
-    link = [command, "-shared", *map(str, objects), "-o", str(out), f"-L{root / 'lib'}", "-ltorch_cpu"]
-    if nvcc is not None:
-        link += [f"-L{Path(nvcc).resolve().parents[1] / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+    # nvcc knows where its libraries are, which differs from one installation to the next
+    link = [command] if nvcc is None else [nvcc, "-cudart", "static"]
+    link += ["-shared", *map(str, objects), "-o", str(out), f"-L{root / 'lib'}", "-ltorch_cpu"]
     done = subprocess.run(link, capture_output=True, text=True, check=False)
     _check(link, done.returncode, done.stdout + done.stderr)
     return out
 
 
-def gpu_flags() -> list[str]:
+def cpu_flags(everywhere: bool = False) -> list[str]:
+    """Flags of the C++ compiler: code for this processor alone, which takes a third of the time, or for all of them.
+
+    ``STGRAPH_CPU`` (``avx512``, ``avx2`` or ``baseline``) asks for fewer instructions than the processor has.
+    """
+    information = Path("/proc/cpuinfo")
+    if everywhere or platform.machine() != "x86_64" or not information.exists():
+        return []
+    found = re.search(r"^flags\s*:(.*)$", information.read_text(), re.MULTILINE)
+    has = set(found.group(1).split()) if found else set()
+    wanted = os.environ.get("STGRAPH_CPU", "avx512")
+    if wanted == "avx512" and {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= has:
+        return ["-march=x86-64-v4"]
+    return ["-march=x86-64-v3"] if wanted != "baseline" and {"avx2", "fma", "f16c", "bmi2"} <= has else []
+
+
+def gpu_flags(everywhere: bool = False) -> list[str]:
     """Flags of nvcc: code for the GPUs at hand, else for each architecture, and a form for later ones."""
-    devices = [torch.cuda.get_device_capability(device) for device in range(torch.cuda.device_count())]
+    count = 0 if everywhere else torch.cuda.device_count()
+    devices = [torch.cuda.get_device_capability(device) for device in range(count)]
     numbers = sorted({f"{major}{minor}" for major, minor in devices}) or list(_ARCHITECTURES)
     flags = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]
     return [*flags, f"-gencode=arch=compute_{numbers[-1]},code=compute_{numbers[-1]}"]
@@ -172,7 +204,7 @@ def gpu_flags() -> list[str]:
 
 def _check(command: list[str], code: int, said: str) -> None:
     if code:
-        raise _NoKernels(f"{' '.join(command[:1])} failed:\n{said.strip()[-4000:]}")
+        raise KernelError(f"{' '.join(command[:1])} failed:\n{said.strip()[-4000:]}")
 
 
 def _digest(sources: Path, command: str, nvcc: str | None) -> str:
@@ -183,6 +215,6 @@ def _digest(sources: Path, command: str, nvcc: str | None) -> str:
                        if path.suffix in (".h", ".cpp", ".cu", ".cuh")):
         digest.update(file.relative_to(sources).as_posix().encode() + b"\0" + file.read_bytes())
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout
-    words = [torch.__version__, platform.machine(), version, str(nvcc), *_FLAGS, *gpu_flags()]
+    words = [torch.__version__, platform.machine(), version, str(nvcc), *_FLAGS, *cpu_flags(), *gpu_flags()]
     digest.update("\0".join(words).encode())
     return digest.hexdigest()[:24]

@@ -6,6 +6,7 @@ matrix units) and from measurements on a CPU. The ones for a GPU are not measure
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 
@@ -27,6 +28,9 @@ BLOCK_DEGREE = 8.0
 """From this mean degree on a row block with its halo can pay."""
 BLOCK_REUSE = 4.0
 """Times that a source in a halo must be read to be worth staging."""
+FINITE = os.environ.get("STGRAPH_FINITE", "0") not in ("", "0")
+"""Whether ``STGRAPH_FINITE=1`` promises that features hold neither NaN nor infinity. Only then may a product be dense:
+its zeros turn a NaN or an infinity of any node into a NaN of every node."""
 LONG_ROW = 512
 """Rows with more entries are cut into windows; ``kWindow`` of ``kernels/cuda/spmm.cu``."""
 
@@ -60,8 +64,8 @@ class Choice:
 
 
 def choose(*, device: str, rows: int, sources: int, edges: int, channels: int, itemsize: int, reduce: str = "sum",
-           reduced_precision: bool = False, shared_weight: bool = True, longest_row: int | None = None,
-           reuse: float | None = None) -> Choice:
+           reduced_precision: bool = False, shared_weight: bool = True, finite: bool = True,
+           longest_row: int | None = None, reuse: float | None = None, widest: int | None = None) -> Choice:
     """Choose the kernel of a sparse product.
 
     Args:
@@ -75,8 +79,10 @@ def choose(*, device: str, rows: int, sources: int, edges: int, channels: int, i
         reduce: ``sum``, ``mean`` or ``max``; a maximum is always taken row by row.
         reduced_precision: Whether matrix units may round: 16-bit features, or float32 with TF32 allowed.
         shared_weight: Whether one number per edge serves all channels; else there is no one matrix.
+        finite: Whether features hold neither NaN nor infinity, so that products with zeros are harmless.
         longest_row: Entries of the longest row; None: not known, so there may be long ones.
         reuse: Entries per distinct source of a row block, from :func:`stgraph.ops.block_dense.plan`; None: no plan.
+        widest: Sources of the plan's widest halo; None: it fits shared memory.
 
     Raises:
         InputError: for sizes below 0, or an unknown device or reduction.
@@ -95,17 +101,24 @@ def choose(*, device: str, rows: int, sources: int, edges: int, channels: int, i
     if reduce == "max":
         return Choice(Regime.ROWS, by_rows.split, "a maximum needs the edge that gave it")
     density = edges / (rows * sources)
+    one_matrix = shared_weight and finite
     if device == "cpu":
-        if shared_weight and density >= DENSE_DENSITY_CPU:
+        if one_matrix and density >= DENSE_DENSITY_CPU:
             return Choice(Regime.DENSE, False, f"density {density:.2g} of at least {DENSE_DENSITY_CPU}")
         return by_rows
-    staged = sources * min(channels, STAGED_CHANNELS) * itemsize <= STAGED_BYTES
-    if shared_weight and reduced_precision and (max(rows, sources) <= DENSE_NODES or density >= DENSE_DENSITY):
+    staged = fits(sources, channels, itemsize)
+    if one_matrix and reduced_precision and (max(rows, sources) <= DENSE_NODES or density >= DENSE_DENSITY):
         return Choice(Regime.DENSE, False, "matrix units may be used, and the matrix is small or dense")
-    if shared_weight and not reduced_precision and density >= DENSE_DENSITY_STRICT and not staged:
+    if one_matrix and not reduced_precision and density >= DENSE_DENSITY_STRICT and not staged:
         return Choice(Regime.DENSE, False, f"density {density:.2g}, and the sources do not fit shared memory")
     if staged:
         return Choice(Regime.STAGED, False, "all sources fit shared memory")
-    if edges / rows >= BLOCK_DEGREE and reuse is not None and reuse >= BLOCK_REUSE:
+    if edges / rows >= BLOCK_DEGREE and reuse is not None and reuse >= BLOCK_REUSE \
+            and (widest is None or fits(widest, channels, itemsize)):
         return Choice(Regime.BLOCK, False, f"a source in a halo is read {reuse:.1f} times")
     return by_rows
+
+
+def fits(sources: int, channels: int, itemsize: int) -> bool:
+    """Whether a tile of channels of so many sources fits the shared memory of a block."""
+    return sources * min(channels, STAGED_CHANNELS) * itemsize <= STAGED_BYTES

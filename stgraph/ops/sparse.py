@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -12,8 +12,9 @@ from stgraph.ops import shapes
 from stgraph.ops.adjacency import Adjacency
 from stgraph.ops.library import Product, below_autograd, ops
 
-_SPMM = ops.spmm.default
+_SPMM, _SUM = ops.spmm.default, ops.weighted_sum.default
 _NO_GRAPH = (None, None, None)
+_FAR = 8 << 20  # bytes of features that do not stay in the caches of a core, so that the order of rows matters
 
 
 @overload
@@ -52,6 +53,10 @@ def spmm(rowptr: Adjacency | Tensor, col: Tensor | None = None, x: Tensor | None
         graph = rowptr
         given = col if x is None else x
         bare = False
+        if addend is None and per is None and heads is None and reduce != "max" and type(given) is Tensor:
+            out = _at_once(graph, given, weight, reduce)
+            if out is not None:
+                return out
     else:
         given, bare = x, True
         if not isinstance(x, Tensor) or x.dim() < 2:
@@ -61,6 +66,8 @@ def spmm(rowptr: Adjacency | Tensor, col: Tensor | None = None, x: Tensor | None
         graph = Adjacency(rowptr, col, columns=x.shape[-2])  # type: ignore[arg-type]
     if given is None:
         raise InputError("features are missing", field="x", remedy="give an adjacency and x")
+    if shapes.DEBUGGING:
+        graph.check()
     dense = shapes.features(given, "x", graph.columns)
     if dense.device != graph.col.device:
         raise InputError("the graph and the features are on different devices", field="x", value=str(dense.device),
@@ -88,6 +95,54 @@ def spmm(rowptr: Adjacency | Tensor, col: Tensor | None = None, x: Tensor | None
     return shapes.unfold(out, given)
 
 
+def _at_once(graph: Adjacency, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor | None:
+    """The most common product on a CPU, with next to nothing done in Python; None: not that, or something is wrong."""
+    if not (x.is_cpu and graph.col.is_cpu and 2 <= x.dim() <= 4 and x.size(-2) == graph.columns and x.stride(-1) == 1) \
+            or reduce not in ("sum", "mean") or shapes.DEBUGGING or torch.compiler.is_compiling():
+        return None
+    if weight is not None and (type(weight) is not Tensor or weight.dim() != 1 or not weight.is_cpu):
+        return None
+    if torch.is_grad_enabled() and (x.requires_grad or (weight is not None and weight.requires_grad)):
+        return Sum.apply(graph, weight, x, reduce) if x.dtype in shapes.FLOATS else None
+    try:
+        return _sum(graph, x, weight, reduce)
+    except RuntimeError:
+        return None
+
+
+def _sum(graph: Adjacency, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
+    if graph.arranged is not None and x.numel() * x.element_size() > _FAR:
+        rowptr, col, edge, order = graph.arranged
+        return _SUM(rowptr, col, edge, weight, x, reduce == "mean", order)
+    return _SUM(graph.rowptr, graph.col, graph.edge, weight, x, reduce == "mean", None)
+
+
+class Sum(torch.autograd.Function):
+    """The most common product with its gradient, without the way through the dispatcher's Python."""
+
+    @staticmethod
+    def forward(ctx: Any, graph: Adjacency, weight: Tensor | None, x: Tensor, reduce: str) -> Tensor:
+        """Sum or mean."""
+        ctx.graph, ctx.reduce = graph, reduce
+        ctx.save_for_backward(weight, x if weight is not None and weight.requires_grad else None)
+        return _sum(graph, x, weight, reduce)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The transposed product, and products at the edges; may be differentiated again."""
+        graph: Adjacency = ctx.graph
+        weight, x = ctx.saved_tensors
+        if ctx.reduce == "mean":
+            grad = grad / graph.rowptr.diff().clamp(min=1).to(grad.dtype)[:, None]
+        grad_x = spmm(graph.transpose, grad, weight=weight) if ctx.needs_input_grad[2] else None
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            axes = grad.dim()
+            ends = shapes.four(grad, axes), shapes.four(x, axes)
+            grad_weight = ops.sddmm.default(*graph.parts, *ends, False, False, 1, *graph.transpose.parts).view(-1)
+        return None, grad_weight, grad_x, None
+
+
 def sddmm(adjacency: Adjacency, a: Tensor, b: Tensor, heads: int = 1) -> Tensor:
     """For every edge the product of the features at its two ends: ``out[e] = a[destination] . b[source]`` per head.
 
@@ -103,6 +158,11 @@ def sddmm(adjacency: Adjacency, a: Tensor, b: Tensor, heads: int = 1) -> Tensor:
     Raises:
         InputError: naming the argument, before any memory is touched.
     """
+    if not isinstance(adjacency, Adjacency):
+        raise InputError("the graph is an adjacency", field="adjacency", value=type(adjacency).__name__,
+                         remedy="make one: Adjacency.of_edges(edge_index, sources, destinations)")
+    if shapes.DEBUGGING:
+        adjacency.check()
     left = shapes.features(a, "a", adjacency.rows)
     shapes.same(b, a, "b", (*a.shape[:-2], adjacency.columns, a.shape[-1]))
     if heads < 1 or a.shape[-1] % heads:

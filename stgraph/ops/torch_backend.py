@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stgraph.ops.adjacency import entry_rows
-from stgraph.ops.names import REDUCTIONS
+from stgraph.ops.names import NAMESPACE, REDUCTIONS
 
 
 def wide(x: Tensor) -> Tensor:
@@ -115,6 +115,19 @@ def spmm(rowptr: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor | None
     if addend is not None:
         out = out + wide(addend)
     return in_layout(out, x), argument
+
+
+def weighted_sum(rowptr: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor | None, x: Tensor, mean: bool,
+                 order: Tensor | None) -> Tensor:
+    """Sums and means of features ``[..., N, F]`` of two to four axes; the result of row ``r`` goes to ``order[r]``."""
+    axes = x.dim()
+    wide = x if axes == 4 else x.unsqueeze(1) if axes == 3 else x[None, None]
+    scale = None if weight is None else weight[:, None, None, None]
+    reduce = REDUCTIONS["mean" if mean else "sum"]
+    out = getattr(torch.ops, NAMESPACE).spmm.default(rowptr, col, edge, scale, wide, None, reduce, None, None, None)[0]
+    if order is not None:
+        out = torch.empty_like(out).index_copy_(2, order.long(), out)
+    return out if axes == 4 else out.squeeze(1) if axes == 3 else out[0, 0]
 
 
 def sddmm(rowptr: Tensor, col: Tensor, edge: Tensor | None, a: Tensor, b: Tensor, by_batch: bool, by_time: bool,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[2] / "kernels"
-SOURCES = ("spmm", "staged", "gather", "sddmm", "attention")
+SOURCES = tuple(sorted(path.stem for path in (ROOT / "cuda").glob("*.cu")))
 TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 STORED = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": np.uint16}
 TOLERANCE = {"float32": 2e-6, "float64": 1e-13, "float16": 1.2e-3, "bfloat16": 9e-3}

@@ -379,7 +379,7 @@ def check_attention(kernels: Kernels, g: Graph, *, dot: bool, width: int, heads:
 
 def attention_cases(floats: tuple[str, ...]) -> list[dict[str, Any]]:
     cases = []
-    for number, width in enumerate((1, 2, 3, 4, 7, 8, 16, 32, 33, 64, 128, 129, 256)):
+    for number, width in enumerate((1, 2, 3, 4, 7, 8, 16, 32, 33, 64, 128, 129, 256, 257, 300, 514)):
         for dot in (True, False):
             n = number + dot
             cases.append({"dot": dot, "width": width, "heads": (1, 4, 3, 8, 9)[n % 5] if width < 64 else 1 + n % 2,
@@ -398,6 +398,9 @@ def attention(kernels: Kernels, floats: tuple[str, ...] = FLOATS) -> None:
         check_attention(kernels, graph_of(degrees, 5, rng, (np.int32, np.int64)[number % 2], number % 2 == 0), **case)
     for degrees in ([], [0, 0, 0]):
         check_attention(kernels, graph_of(np.array(degrees, int), 2, rng), dot=True, width=8, heads=2)
+    for dot in (True, False):  # heads wider than a warp holds
+        check_attention(kernels, graph_of(np.array([3, 0, 7]), 4, rng, edge=True), dot=dot, width=600, heads=3, batch=2,
+                        bias=True, dropout=0.3, seed=1, dtype=floats[-1])
     # scores of some thousands do not overflow
     check_attention(kernels, graph_of(np.array([3, 40, 1]), 9, rng), dot=False, width=4, size=2e3)
 

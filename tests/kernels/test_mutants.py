@@ -74,6 +74,11 @@ MUTANTS = [
     Mutant("a row of -inf in the backward pass", "attention", "minus_infinity",
            "(lse == minus_infinity<acc_t>() ? acc_t(0) : lse)", "lse"),
     Mutant("values that were dropped get a gradient", "attention", "attention", "    chance *= kept;\n", ""),
+    Mutant("a score over the first channels of a wide head", "attention", "attention",
+           "first < p.width; first += 4 * p.lanes", "first < 128; first += 4 * p.lanes"),
+    Mutant("the same tile of a wide head twice", "attention", "attention", "tile % p.channel_tiles * kTile", "0"),
+    Mutant("the last tile of a wide head left out", "attention", "attention",
+           "static_cast<int>(divide_up(call.width, kTile))", "static_cast<int>(call.width / kTile)"),
     Mutant("scores that overflow", "attention", "attention", "best = own > best ? own : best;",
            "best = own > best ? acc_t(0) : best;"),
 ]

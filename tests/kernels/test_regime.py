@@ -8,7 +8,7 @@ import pytest
 from emulated import ROOT
 
 from stgraph.errors import InputError
-from stgraph.ops.regime import LONG_ROW, Regime, choose
+from stgraph.ops.regime import LONG_ROW, STAGED_BYTES, STAGED_CHANNELS, Regime, choose
 
 METR = {"rows": 207, "sources": 207, "edges": 1515}
 BAY = {"rows": 325, "sources": 325, "edges": 2369}
@@ -48,6 +48,12 @@ ROAD = {"rows": 1_000_000, "sources": 1_000_000, "edges": 2_600_000}
     (ROAD, {"reuse": 9.0}, Regime.ROWS),
     ({"rows": 10_000, "sources": 10_000, "edges": 80_000}, {"reuse": 5.0}, Regime.BLOCK),
     ({"rows": 10_000, "sources": 10_000, "edges": 79_999}, {"reuse": 5.0}, Regime.ROWS),
+    # the widest halo has to fit: 781 sources of 64 float32 channels
+    (CA, {"reuse": 14.5, "widest": 781}, Regime.BLOCK),
+    (CA, {"reuse": 14.5, "widest": 782}, Regime.ROWS),
+    # products with zeros only where nothing is NaN or infinite
+    (METR, {"reduced_precision": True, "finite": False}, Regime.STAGED),
+    ({"rows": 2000, "sources": 2000, "edges": 160_000}, {"finite": False}, Regime.ROWS),
     # a maximum is taken row by row
     (METR, {"reduce": "max", "reduced_precision": True}, Regime.ROWS),
     (CA, {"reduce": "max", "reuse": 14.5}, Regime.ROWS),
@@ -56,6 +62,7 @@ ROAD = {"rows": 1_000_000, "sources": 1_000_000, "edges": 2_600_000}
     (METR, {"device": "cpu"}, Regime.ROWS),
     ({"rows": 100, "sources": 100, "edges": 4500}, {"device": "cpu"}, Regime.DENSE),
     ({"rows": 100, "sources": 100, "edges": 4499}, {"device": "cpu"}, Regime.ROWS),
+    ({"rows": 100, "sources": 100, "edges": 4500}, {"device": "cpu", "finite": False}, Regime.ROWS),
     (CA, {"device": "cpu", "reuse": 14.5}, Regime.ROWS),
     # nothing to do
     ({"rows": 0, "sources": 5, "edges": 0}, {}, Regime.ROWS),
@@ -81,9 +88,13 @@ def test_no_row_is_long_where_there_are_few_entries() -> None:
     assert not choose(device="cuda", rows=9, sources=9000, edges=512, channels=64, itemsize=4).split
 
 
-def test_the_limit_is_that_of_the_kernel() -> None:
-    source = (ROOT / "cuda" / "spmm.cu").read_text(encoding="utf-8")
-    assert re.findall(r"kWindow = (\d+);", source) == [str(LONG_ROW)]
+@pytest.mark.parametrize(("file", "name", "limit"), [
+    ("cuda/spmm.cu", "kWindow", LONG_ROW), ("cuda/staged.cu", "kTile", STAGED_CHANNELS),
+    ("cuda_register.cpp", "kStagedChannels", STAGED_CHANNELS), ("cuda_register.cpp", "kStagedBytes", STAGED_BYTES),
+])
+def test_the_limits_are_those_of_the_kernels(file: str, name: str, limit: int) -> None:
+    """That they also act alike is seen in ``test_register.py``."""
+    assert re.findall(rf"{name} = (\d+);", (ROOT / file).read_text(encoding="utf-8")) == [str(limit)]
 
 
 @pytest.mark.parametrize("wrong", [{"device": "tpu"}, {"reduce": "min"}, {"rows": -1}, {"itemsize": 0}])

@@ -20,12 +20,13 @@ PROGRAM = """
 import ctypes, os
 import emulated_operators
 import torch
-from stgraph.ops import Adjacency, attention, backend, library, torch_backend
+from stgraph.ops import Adjacency, attention, backend, library, plan, torch_backend
 from stgraph.ops.library import ops
+from stgraph.ops.regime import Regime
 
 assert backend().reason == "CUDA kernels on the emulator", backend()
 emulator = ctypes.CDLL(os.environ["STGRAPH_EMULATED"])
-emulator.stgraph_emulator_blocks.restype = ctypes.c_int64
+emulator.stgraph_emulator_blocks.restype = emulator.stgraph_emulator_shared.restype = ctypes.c_int64
 torch.manual_seed(0)
 
 
@@ -53,6 +54,43 @@ for sources, rows, edges in ((40, 30, 200), (3000, 5, 2500)):  # staged; from gl
             compare("spmm", torch_backend.spmm, *three, weight, features, y, reduce, *turned)
     compare("sddmm", torch_backend.sddmm, *three, y, x, True, False, 4, *turned)
     compare("gather_rows", torch_backend.gather_rows, x, graph.col, None, None)
+
+# blocks of rows with their halos: the same to the bit as row by row, forward and backward
+graph = Adjacency.of_edges(torch.stack([(torch.arange(300)[:, None] + torch.arange(9)).flatten() % 300,
+                                        torch.arange(300).repeat_interleave(9)]), 300, 300)
+for index in (torch.int32, torch.int64):
+    graph = Adjacency(graph.rowptr.to(index), graph.col.to(index), graph.edge.to(index), columns=300)
+    graph.halo_plan(), graph.transpose.halo_plan()
+    x, y = torch.randn(2, 3, 300, 16), torch.randn(2, 3, 300, 16)
+    by_node, y_by_node = (torch.randn(300, 2, 3, 16).permute(1, 2, 0, 3) for _ in range(2))
+    for reduce in (0, 1):
+        for features, weight in ((x, torch.randn(2700, 2, 1, 4)), (by_node, torch.randn(2700, 1, 1, 1)),
+                                 (by_node, None)):
+            results = []
+            for way in (Regime.BLOCK, Regime.ROWS):
+                addend = y_by_node if features is by_node else y
+                leaves = [part.detach().requires_grad_() for part in (features, addend, weight) if part is not None]
+                out = plan.product(way, graph, leaves[0], leaves[2] if weight is not None else None, leaves[1], reduce)
+                tile = 64 if features is by_node else 16
+                assert way is Regime.ROWS or emulator.stgraph_emulator_shared() == graph.blocks.widest * tile * 4
+                results.append((out, *torch.autograd.grad(out, leaves, torch.ones_like(out))))
+            for one, other in zip(*results, strict=True):
+                torch.testing.assert_close(one, other, atol=2e-5, rtol=2e-5)
+                assert one.stride() == other.stride()
+
+# spmm stages all sources exactly where the choice in Python says so
+for sources, lead, width, dtype in ((781, (1, 1), 64, torch.float32), (782, (1, 1), 64, torch.float32),
+                                    (782, (1, 1), 63, torch.float32), (1563, (1, 1), 64, torch.bfloat16),
+                                    (1562, (1, 1), 64, torch.bfloat16), (391, (1, 1), 64, torch.float64),
+                                    (900, (2, 2), 16, torch.float32), (900, (2, 2), 64, torch.float32)):
+    graph = Adjacency.of_edges(torch.stack([torch.randint(sources, (60,)), torch.randint(40, (60,))]), sources, 40)
+    x = torch.randn(*lead, sources, width).to(dtype)
+    for features in (x, x.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)):
+        for reduce in (0, 1, 2):
+            ops.spmm(*graph.parts, None, features, None, reduce, None, None, None)
+            way = plan.decide(graph, features, reduce=reduce, device="cuda", lasting=False).regime
+            assert (emulator.stgraph_emulator_shared() > 0) == (way is Regime.STAGED), (sources, width, reduce, way)
+
 ptr = torch.tensor([0, 3, 3, 700, 701])
 for reduce in (0, 1, 2):
     compare("segment_reduce", torch_backend.segment_reduce, ptr, torch.randn(1, 2, 701, 6), reduce)

@@ -180,12 +180,60 @@ def test_gradcheck(kind: str, dropout: float) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gat", "dot"])
-def test_a_second_derivative_is_refused(kind: str) -> None:
+@pytest.mark.parametrize("name", ["isolated", "bipartite", "no edges"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_second_derivatives_are_those_of_small_differences(kind: str, name: str, dropout: float) -> None:
+    adjacency = graph(name)
+    for number in (True, False):
+        given = fresh(inputs(kind, adjacency, 2, 3, lead=(1, 2)))
+        given = given if number else given[:3]
+        assert torch.autograd.gradgradcheck(lambda *x: run(kind, adjacency, list(x), dropout=dropout, seed=2), given,
+                                            fast_mode=True)
+
+
+@pytest.mark.parametrize("kind", ["gat", "dot"])
+def test_a_third_derivative_equals_that_of_the_definition(kind: str) -> None:
+    adjacency = graph("duplicates")
+    results = []
+    for function in (run, dense):
+        given = fresh(inputs(kind, adjacency, 2, 3, lead=(1, 2)))
+        value = function(kind, adjacency, given).square().sum()
+        for order in range(3):
+            grads = torch.autograd.grad(value, given, create_graph=order < 2)
+            value = sum((grad * (grad + normal(*grad.shape, seed=order))).sum() for grad in grads)
+        results.append(grads)
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-8, atol=1e-8)
+
+
+def test_second_derivatives_of_one_tensor_as_query_key_and_value() -> None:
+    """As in attention to oneself without projections; and in one call for halves, which are as good as halves are."""
     adjacency = graph("random")
-    given = fresh(inputs(kind, adjacency, 1, 4))
-    first = torch.autograd.grad(run(kind, adjacency, given).square().sum(), given, create_graph=True)
-    with pytest.raises(NotImplementedError, match="second derivative"):
-        torch.autograd.grad(first[0].sum(), given)
+    results = []
+    for dtype in (torch.float64, torch.bfloat16):
+        x = normal(1, 1, 12, 2, 4).to(dtype).requires_grad_()
+        out = graph_attention(adjacency, x, x, x)
+        (first,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+        results.append(torch.autograd.grad(first.square().sum(), x)[0].double())
+    y = normal(1, 1, 12, 2, 4).requires_grad_()
+    wanted = dense("dot", adjacency, [y, y, y, torch.zeros(adjacency.edges, 2)])
+    (first,) = torch.autograd.grad(wanted.square().sum(), y, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), y)
+    torch.testing.assert_close(results[0], second, rtol=1e-11, atol=1e-11)
+    assert float((results[1] - second).abs().max() / second.abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["gat", "dot"])
+def test_second_derivatives_of_rows_that_are_taken_out(kind: str) -> None:
+    adjacency = graph("star in")
+    first, second, v, bias = inputs(kind, adjacency, 2, 4)
+    for out_of in (slice(5, None), slice(None)):
+        bias[out_of] = -torch.inf
+        given = fresh([first, second, v, bias])
+        grads = torch.autograd.grad(run(kind, adjacency, given).square().sum(), given, create_graph=True)
+        found = torch.autograd.grad(sum(grad.square().sum() for grad in grads), given)
+        assert all(bool(grad.isfinite().all()) for grad in found)
+    assert all(not grad.any() for grad in found)
 
 
 @pytest.mark.parametrize("nodes_first", [False, True])
@@ -382,7 +430,7 @@ def test_kernels_equal_the_operators_of_pytorch(kind: str, dropout: float, nodes
 @pytest.mark.skipif(backend().name != "native", reason="runs the other backend beside this one")
 def test_this_file_holds_under_pytorch_alone() -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", __file__, "-q", "-x", "-p", "no:cacheprovider", "-n0", "-k",
-                           "gradcheck or refused or nan or taken_out or isolated"],
+                           "gradcheck or second or nan or taken_out or isolated"],
                           env={**os.environ, "STGRAPH_KERNELS": "torch"}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
 

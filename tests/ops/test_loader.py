@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,10 +27,11 @@ print(out.flatten().tolist())
 """
 
 
-def ask(code: str = ASK, **environment: str) -> subprocess.CompletedProcess[str]:
+def ask(code: str = ASK, where: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, started in ``where``: Python looks there first."""
     given = {key: value for key, value in os.environ.items() if key not in ("CXX", "STGRAPH_KERNELS")}
     return subprocess.run([sys.executable, "-c", code], env={**given, "PYTHONPATH": str(ROOT), **environment},
-                          capture_output=True, text=True, check=False)
+                          capture_output=True, text=True, check=False, cwd=where)
 
 
 def broken_compiler(folder: Path) -> Path:
@@ -118,3 +121,72 @@ print(ctypes.CDLL(str(loader._library()[0])).stgraph_seven())
 
 def test_the_kernels_are_found_in_the_source_tree() -> None:
     assert loader.sources_folder() == ROOT / "kernels"
+
+
+def test_the_package_runs_from_its_source_tree(tmp_path: Path) -> None:
+    """Not installed, started elsewhere, nothing compiled yet: the kernels beside the package are found and compiled."""
+    if loader.compiler() is None:
+        pytest.skip("no C++ compiler at hand")
+    tree = source_tree(tmp_path)
+    done = ask(where=tmp_path, PYTHONPATH=str(tree), STGRAPH_CACHE=str(tmp_path / "cache"))
+    assert done.stdout.startswith("native | compiled from kernels/ | []"), done.stdout + done.stderr
+    assert "[11.0, 10.0]" in done.stdout
+    assert len(list((tmp_path / "cache" / "kernels").glob("*.so"))) == 1
+
+
+# ---------------------------------------------------------------- ahead of time
+def source_tree(folder: Path) -> Path:
+    """All that an installation needs, with kernels that compile in an instant: operators run as PyTorch's own."""
+    tree = folder / "tree"
+    for name in ("stgraph", "datasets"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, tree / name)
+    (tree / "kernels" / "cpu").mkdir(parents=True)
+    (tree / "kernels" / "cpu" / "spmm.cpp").write_text(SMALL)
+    return tree
+
+
+def make_wheel(tree: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    given = {key: value for key, value in os.environ.items() if key != "CXX"}
+    return subprocess.run([sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", "made"], cwd=tree,
+                          env={**given, **environment}, capture_output=True, text=True, check=False)
+
+
+def test_an_installation_may_hold_the_library(tmp_path: Path) -> None:
+    if loader.compiler() is None:
+        pytest.skip("no C++ compiler at hand")
+    tree = source_tree(tmp_path)
+    done = make_wheel(tree, STGRAPH_BUILD_KERNELS="1")
+    assert done.returncode == 0, done.stderr
+    [wheel] = (tree / "made").iterdir()
+    assert "-py3-none-linux_" in wheel.name, "one for this platform, and for every Python"
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    [library] = (tmp_path / "installed" / "stgraph" / "ops").glob("_kernels.*")
+    assert library.name in (loader.built_name(False), loader.built_name(True))
+    assert library.name.startswith("_kernels.torch2.10."), "it serves this torch and later ones"
+    shutil.rmtree(tree)
+    done = ask(where=tmp_path, PYTHONPATH=str(tmp_path / "installed"), STGRAPH_KERNELS="require", PATH=str(tmp_path))
+    assert done.stdout.splitlines() == ["native | built when the package was installed | []", "[11.0, 10.0]"]
+
+
+def test_an_installation_without_a_library_holds_the_sources(tmp_path: Path) -> None:
+    tree = source_tree(tmp_path)
+    done = make_wheel(tree, STGRAPH_BUILD_KERNELS="")
+    assert done.returncode == 0, done.stderr
+    [wheel] = (tree / "made").iterdir()
+    assert wheel.name.endswith("-py3-none-any.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "stgraph/ops/kernels/cpu/spmm.cpp" in names
+    assert not [name for name in names if name.endswith(".so")]
+
+
+def test_a_library_that_was_asked_for_and_cannot_be_built_ends_the_installation(tmp_path: Path) -> None:
+    tree = source_tree(tmp_path)
+    done = make_wheel(tree, STGRAPH_BUILD_KERNELS="1", CXX=str(broken_compiler(tmp_path)))
+    assert done.returncode
+    assert "the letter e is missing" in done.stderr
+    done = make_wheel(tree, STGRAPH_BUILD_KERNELS="1", CXX=str(tmp_path / "nowhere"))
+    assert done.returncode
+    assert "STGRAPH_BUILD_KERNELS=1" in done.stderr
+    assert not (tree / "made").exists()

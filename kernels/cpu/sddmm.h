@@ -1,0 +1,19 @@
+// What the loops of stgraph::sddmm read.
+#pragma once
+
+#include "common.h"
+
+namespace stgraph {
+
+struct Sampled {
+  const void *rowptr, *col, *edge;
+  bool wide_index;
+  int64_t rows, entries;
+  const void *a, *b;
+  Strides a_stride, b_stride;
+  void* out;  // [E, B or 1, T or 1, H], contiguous
+  int64_t batch, time, width, heads;
+  bool by_batch, by_time;
+};
+
+}  // namespace stgraph
