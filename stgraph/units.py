@@ -36,6 +36,7 @@ _UNITS = {
         Unit("km/h", "m/s", 1 / 3.6),
         Unit("mph", "m/s", 0.44704),
         Unit("m", "m"),
+        Unit("mm", "m", 0.001),
         Unit("km", "m", 1000.0),
         Unit("mile", "m", 1609.344),
         Unit("ft", "m", 0.3048),
@@ -55,15 +56,19 @@ _UNITS = {
         Unit("ug/m3", "ug/m3"),
         Unit("K", "K"),
         Unit("degC", "K", 1.0, 273.15),
+        Unit("degF", "K", 5 / 9, 459.67 * 5 / 9),
+        Unit("Pa", "Pa"),
+        Unit("hPa", "Pa", 100.0),
         Unit("degree", "degree"),
     )
 }
 _ALIASES = {"kmh": "km/h", "kph": "km/h", "mi/h": "mph", "meter": "m", "metre": "m", "metres": "m", "miles": "mile",
-            "mi": "mile", "percent": "%", "ratio": "1", "µg/m3": "ug/m3", "C": "degC", "vph": "veh/h"}
+            "mi": "mile", "percent": "%", "ratio": "1", "µg/m3": "ug/m3", "C": "degC", "F": "degF",
+            "mbar": "hPa", "vph": "veh/h"}
 _PER_INTERVAL = re.compile(r"^veh/(\d+)\s*(s|min|h)$")
 
 QUANTITIES = {"speed": "m/s", "flow": "veh/h", "occupancy": "1", "density": "veh/km", "count": "1", "share": "1",
-              "concentration": "ug/m3", "temperature": "K", "travel_time": "s", "value": "1"}
+              "concentration": "ug/m3", "temperature": "K", "pressure": "Pa", "travel_time": "s", "value": "1"}
 """What can be measured, and its SI unit."""
 
 

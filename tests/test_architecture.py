@@ -19,7 +19,7 @@ FLOORS = {
     "nn": 3,
     "models": 4, "objectives": 4,
     "train": 5, "evaluate": 5,
-    "report": 6,
+    "report": 6, "bench": 6,
     "facade": 7, "build": 7, "cli": 7,
 }
 

@@ -10,7 +10,8 @@ from stgraph.errors import InputError
 from stgraph.units import QUANTITIES, unit, unit_for
 
 HAND = {"mph": (60, 26.8224), "km/h": (36, 10), "veh/5min": (10, 120), "veh/15min": (10, 40), "mile": (1, 1609.344),
-        "degC": (20, 293.15), "%": (50, 0.5), "min": (2, 120), "kph": (72, 20)}
+        "degC": (20, 293.15), "degF": (68, 293.15), "hPa": (1013.25, 101_325), "Pa": (7, 7), "mbar": (1, 100),
+        "mm": (25, 0.025), "%": (50, 0.5), "min": (2, 120), "kph": (72, 20)}
 
 
 @pytest.mark.parametrize("name", HAND)

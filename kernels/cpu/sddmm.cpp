@@ -15,6 +15,7 @@ namespace stgraph {
 namespace {
 
 constexpr int64_t kSmall = 32768;  // multiplications that are not worth a second thread
+constexpr int64_t kFar = 8 << 20;  // bytes of features that do not stay in any cache of a core
 constexpr int64_t kNarrow = 16;    // fewer channels than these do not fill a vector
 
 void (*loop_of(ScalarType type))(const Sampled&, int64_t, int64_t) {
@@ -50,7 +51,7 @@ Tensor sddmm(Tensor rowptr, Tensor col, std::optional<Tensor> edge, Tensor a, Te
   Sampled p{};
   p.batch = a.size(0), p.time = a.size(1), p.width = a.size(3), p.heads = heads;
   p.by_batch = by_batch, p.by_time = by_time;
-  p.entries = col.size(0), p.rows = rowptr.size(0) - 1;
+  p.entries = col.size(0), p.rows = rowptr.size(0) - 1, p.columns = b.size(2);
   Tensor out = torch::stable::new_empty(a, {p.entries, by_batch ? p.batch : 1, by_time ? p.time : 1, heads});
   if (out.numel() == 0) return out;
   p.rowptr = rowptr.const_data_ptr(), p.col = col.const_data_ptr();
@@ -62,6 +63,7 @@ Tensor sddmm(Tensor rowptr, Tensor col, std::optional<Tensor> edge, Tensor a, Te
     return (p.time == 1 || s.time == p.width) && (p.batch == 1 || s.batch == p.time * p.width);
   };
   if (summed && heads == 1 && flat(p.a_stride) && flat(p.b_stride)) p.width *= p.batch * p.time, p.batch = p.time = 1;
+  p.far = b.size(2) * p.b_stride.node * static_cast<int64_t>(b.element_size()) > kFar;
   auto loop = loop_of(a.scalar_type());
   int64_t amount = p.entries * p.width * p.batch * p.time;
   int64_t threads = amount < kSmall ? 1 : torch::stable::get_num_threads();

@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kNear = 512 * 1024;        // bytes of features that stay near a core while rows gather from them
 constexpr int64_t kFar = 8 << 20;             // bytes of features that do not stay in any cache of a core
+constexpr int64_t kLarge = 4 << 20;          // bytes of results that will not be read again from a core's own caches
 constexpr int64_t kSmall = 8192;              // entries and rows, by vectors of channels, not worth a second thread
 constexpr int64_t kWidest = 512;             // channels of a wide row that are summed over all rows before the next ones
 constexpr int64_t kNarrow = 16;              // fewer channels than these do not fill a vector
@@ -99,11 +100,12 @@ Product product_of(const Tensor& x, const Tensor& out, const Tensor& argument, i
   p.heads = 1;
   p.size = static_cast<int64_t>(x.element_size());
   p.reduce = static_cast<Reduce>(reduce);
-  p.far = p.nodes * p.x_stride.node * p.size > kFar;
   return p;
 }
 
 void finish(Product& p, ScalarType type) {
+  p.far = p.nodes * p.x_stride.node * p.size > kFar;
+  p.large = p.rows * p.width * p.batch * p.time * p.size > kLarge;
   if (one_piece(p)) p.width *= p.batch * p.time, p.batch = 1, p.time = 1;
   run(p, loops_of(type, p.col && !p.wide_index));
 }
@@ -170,7 +172,6 @@ Tensor weighted_sum(Tensor rowptr, Tensor col, std::optional<Tensor> edge, std::
   p.order = order.has_value() ? order->const_data_ptr() : nullptr;
   p.wide_index = col.scalar_type() == ScalarType::Long;
   p.size = static_cast<int64_t>(x.element_size()), p.reduce = mean ? kMean : kSum;
-  p.far = p.nodes * p.x_stride.node * p.size > kFar;
   finish(p, x.scalar_type());
   return out;
 }

@@ -27,6 +27,7 @@ struct Product {
   int64_t batch, time, nodes, width, heads, size;
   Reduce reduce;
   bool far;  // whether the features of a slab do not stay in the caches of a core
+  bool large;  // whether the results of all slabs do not either
 
   int64_t pointer(int64_t row) const {
     return wide_index ? static_cast<const int64_t*>(rowptr)[row] : static_cast<const int32_t*>(rowptr)[row];

@@ -15,7 +15,7 @@ from stgraph.cli.build_osm import osm
 from stgraph.cli.build_raster import raster
 from stgraph.cli.build_roads import roads
 from stgraph.cli.build_trips import trips
-from stgraph.cli.shared import note, print_json
+from stgraph.cli.shared import note, print_json, refuse_input_as_output
 
 app = typer.Typer(no_args_is_help=True, help="Make a graph bundle (.stg) from what you have.")
 _READ, _WHAT, _TIME, _PLACE, _EDGE, _GRAPH = ("Where things are in the file", "What the readings are", "Time", "Places",
@@ -89,6 +89,8 @@ RoadNameKey = Annotated[str | None, _option("--road-name-key", _EDGE,
     "--roads: column of --locations with the name of the road: I-880 N, US 101, Main Street.")]
 AttachLimit = Annotated[float, _option("--attach-limit", _EDGE,
     "--roads: farthest a sensor may be from its road in metres. Default: 50.")]
+At = Annotated[str | None, _option("--at", _EDGE,
+    "--roads: when, where the roads were edited: 2024-05-01T06:00, on the clock of --tz. Default: the last reading.")]
 EdgeRule = Annotated[Rule, _option("--edge-rule", _EDGE,
     "auto: what is given, by the Gaussian kernel where it is distances; else the nearest, where places are "
     "known. given: as it is. gaussian: exp(-d^2/sigma^2), not below --threshold. distance: all within "
@@ -136,6 +138,7 @@ def sensors(
     heading_key: HeadingKey = None,
     road_name_key: RoadNameKey = None,
     attach_limit: AttachLimit = 50.0,
+    at: At = None,
     edge_rule: EdgeRule = Rule.AUTO,
     neighbours: Neighbours = 8,
     radius: Radius = None,
@@ -154,6 +157,7 @@ def sensors(
     --tz America/Los_Angeles -o city.stg
     """
     given = locals()
+    refuse_input_as_output(out, [readings, locations, adjacency, edges, roads])
     options = {word: value for word, value in given.items() if word not in ("readings", "json") and value is not None}
     from stgraph.sources.sensors import build_sensors
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stgraph.cli.shared import note, print_json
+from stgraph.cli.shared import note, print_json, refuse_input_as_output
 
 _READ, _TIME, _PLACE, _GRAPH = "Where things are in the file", "Time", "Places", "The graph"
 
@@ -105,6 +105,7 @@ def events(
     Example: stgraph build events crimes.csv --on roads.stg --type-key offense --tz America/Chicago -o crimes.stg
     """
     given = locals()
+    refuse_input_as_output(out, [events, on, regions])
     options = {word: value for word, value in given.items() if word not in ("events", "json") and value is not None}
     from stgraph.sources.events.build import build_events
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stgraph.cli.shared import note, print_json
+from stgraph.cli.shared import note, print_json, refuse_input_as_output
 
 
 def merge(
@@ -38,6 +38,7 @@ def merge(
     Example: stgraph build merge porto.stg sensors.stg events.stg weather.stg -o city.stg
     """
     given = locals()
+    refuse_input_as_output(out, bundles)
     options = {word: value for word, value in given.items() if word not in ("bundles", "json") and value is not None}
     from stgraph.sources.merge import merge_tables
 

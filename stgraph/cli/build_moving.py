@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stgraph.cli.shared import note, print_json
+from stgraph.cli.shared import note, print_json, refuse_input_as_output
 
 _READ, _WHAT, _TIME, _EDGE, _GRAPH = ("Where things are in the file", "What the readings are", "Time", "Edges",
                                       "The graph")
@@ -72,6 +72,7 @@ def moving(
     Example: stgraph build moving buoys.csv --interval 1h --neighbours 4 --quantity temperature --unit degC -o buoys.stg
     """
     given = locals()
+    refuse_input_as_output(out, [points])
     options = {word: value for word, value in given.items() if word not in ("points", "json") and value is not None}
     from stgraph.sources.moving import build_moving
 
@@ -117,6 +118,7 @@ def dynamic(
     Example: stgraph build dynamic cases.csv --edges movements.csv --quantity count -o epidemic.stg
     """
     given = locals()
+    refuse_input_as_output(out, [readings, edges, locations])
     options = {word: value for word, value in given.items()
                if word not in ("readings", "json", "edges") and value is not None}
     from stgraph.sources.dynamic_edges import build_dynamic

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stgraph.cli.shared import note, print_json
+from stgraph.cli.shared import note, print_json, refuse_input_as_output
 from stgraph.errors import InputError
 
 _FETCH, _ROADS, _MORE, _LIMITS, _GRAPH = "Instead of a file", "Which roads", "More than roads", "Limits", "The graph"
@@ -29,7 +29,7 @@ Place = Annotated[str | None, _option("--place", _FETCH,
     "Fetch a place by its name through osmnx, for instance 'Porto, Portugal'. Answers are cached.")]
 Box = Annotated[str | None, _option("--bbox", _FETCH,
     "Fetch a box through osmnx: west,south,east,north in degrees, for instance --bbox=-8.63,41.14,-8.60,41.16.")]
-Cache = Annotated[Path | None, _option("--cache", _FETCH, "Folder for what was fetched.")]
+Cache = Annotated[Path | None, _option("--cache", _FETCH, "Folder for what was fetched, with --place or --bbox.")]
 Which = Annotated[Network, _option("--network", _ROADS,
     "Whose roads, as in osmnx: drive, drive_service (with service roads), bike, walk, all_public, all. "
     "Default: drive.")]
@@ -71,6 +71,10 @@ def osm(
 
     Example: stgraph build osm porto.osm.pbf -o porto.stg
     """
+    refuse_input_as_output(out, [file])
+    if file is not None and cache is not None:
+        raise InputError("the options do not go together", field="cache", value=str(cache),
+                         remedy="leave out --cache: a file is not fetched")
     from stgraph.sources.osm.memory import keep_no_spare_memory
 
     keep_no_spare_memory()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stgraph.cli.shared import note, print_json
+from stgraph.cli.shared import note, print_json, refuse_input_as_output
 
 _READ, _WHAT, _TIME, _GRID, _GRAPH = ("Where things are in the file", "What the readings are", "Time", "The grid",
                                       "The graph")
@@ -104,6 +104,7 @@ def raster(
     --start 2015-10-24T00:00 --interval 30min --tz Etc/GMT+5 --quantity count -o nyc.stg
     """
     given = locals()
+    refuse_input_as_output(out, [array])
     options = {word: value for word, value in given.items() if word not in ("array", "json") and value is not None}
     options["neighbours"] = int(neighbours)
     from stgraph.sources.raster import build_raster

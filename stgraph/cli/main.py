@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from stgraph.cli import build, data, train
+from stgraph.cli import bench, build, data, train
 from stgraph.cli.demo import demo
 from stgraph.cli.edit import edit
 from stgraph.cli.info import info
@@ -22,6 +22,7 @@ app = typer.Typer(name="stgraph", no_args_is_help=True, add_completion=False, pr
                   rich_markup_mode="markdown", context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(build.app, name="build")
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 app.command("demo")(demo)
 app.command("info")(info)
 app.command("edit")(edit)

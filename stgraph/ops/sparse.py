@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stgraph.errors import InputError
-from stgraph.ops import shapes
+from stgraph.ops import plan, shapes
 from stgraph.ops.adjacency import Adjacency
 from stgraph.ops.library import Product, below_autograd, ops
 
@@ -81,6 +81,8 @@ def spmm(rowptr: Adjacency | Tensor, col: Tensor | None = None, x: Tensor | None
         shapes.same(addend, dense, "addend", (*given.shape[:-2], graph.rows, width))
         addend = shapes.four(addend, addend.dim())
     number = shapes.reduction(reduce)
+    if dense.is_cuda:
+        return shapes.unfold(plan.run(graph, dense, weight, addend, number, lasting=not bare), given)
     needs_x = dense.requires_grad and torch.is_grad_enabled()
     inputs = (*graph.parts, weight, dense, addend, number,
               *(graph.transpose.parts if needs_x else _NO_GRAPH))

@@ -24,7 +24,7 @@ class Stamps:
     Args:
         seconds: ``[rows]`` int64, since 1970-01-01, of UTC or of the local wall clock.
         on_clock: Whether they are of the local wall clock.
-        fractional: How many stamps had parts of a second, which were rounded.
+        fractional: How many stamps had parts of a second, which were rounded or left out.
     """
 
     seconds: np.ndarray
@@ -81,11 +81,19 @@ class Layout:
 
 
 # -------------------------------------------------------------------- reading stamps
-def parse_stamps(values: Any, local_clock: bool, file: object, field: str) -> Stamps:
+def parse_stamps(values: Any, local_clock: bool, file: object, field: str, floor: bool = False) -> Stamps:
     """Read time stamps: ISO text with or without offset, seconds, ms, us or ns since 1970, or a datetime column.
 
     Whole numbers count in UTC, or on the local clock where ``local_clock`` says so. Texts and datetimes without an
     offset are on the local clock; those with one are not.
+
+    Args:
+        values: The stamps.
+        local_clock: Whether whole numbers count on the local clock.
+        file: For messages.
+        field: For messages.
+        floor: Whether parts of a second are left out, so that no instant moves to a later step; else they are rounded,
+            so that a jittered clock comes back to its grid.
 
     Raises:
         InputError: for a stamp that is missing or not a time (its row is named, from 1, the header not counted), for
@@ -99,14 +107,15 @@ def parse_stamps(values: Any, local_clock: bool, file: object, field: str) -> St
         raise InputError(f"row {row + 1} has no time", file=file, field=field, value="nothing",
                          remedy="fill it in, or remove the row")
     if isinstance(series.dtype, pd.DatetimeTZDtype):
-        return _stamps(series.dt.tz_convert("UTC").dt.tz_localize(None), _no_offset(local_clock, file, field))
+        return _stamps(series.dt.tz_convert("UTC").dt.tz_localize(None), _no_offset(local_clock, file, field), floor)
     if pd.api.types.is_datetime64_dtype(series.dtype):
-        return _stamps(series, True)
+        return _stamps(series, True, floor)
     if pd.api.types.is_numeric_dtype(series.dtype):
-        return _epoch(series.to_numpy(), local_clock, file, field)
+        return _epoch(series.to_numpy(), local_clock, file, field, floor)
     text = series.astype(str).str.strip()
     if text.str.fullmatch(r"[+-]?\d{9,}(?:\.0+)?").all():
-        return _epoch(text.str.replace(r"\.0+$", "", regex=True).astype(np.int64).to_numpy(), local_clock, file, field)
+        whole = text.str.replace(r"\.0+$", "", regex=True).astype(np.int64).to_numpy()
+        return _epoch(whole, local_clock, file, field, floor)
     offset = text.str.contains(rf"\d{_OFFSET}", regex=True) & text.str.contains(":")
     if offset.any() and not offset.all():
         row = int(np.flatnonzero(offset != offset[0])[0])
@@ -119,8 +128,8 @@ def parse_stamps(values: Any, local_clock: bool, file: object, field: str) -> St
                          remedy="write it like 2012-03-01T00:05, or as seconds since 1970; "
                                 "a file without times takes --start and --interval")
     if offset.any():
-        return _stamps(found.dt.tz_localize(None), _no_offset(local_clock, file, field))
-    return _stamps(found, True)
+        return _stamps(found.dt.tz_localize(None), _no_offset(local_clock, file, field), floor)
+    return _stamps(found, True, floor)
 
 
 def to_utc(stamps: Stamps, tz: str, *, repair: bool, file: object, field: str,
@@ -231,7 +240,7 @@ def axis_from_start(start: str, step: int, length: int, tz: str, service: Servic
     if service.weekdays_only and (clock // DAY + 3) % 7 > 4:
         raise InputError("the first row is on a weekend, but only weekdays are in the data", field="start",
                          value=start, remedy="start on a weekday, or leave out --weekdays-only")
-    return TimeAxis(_instant_of(clock, tz), step, length, tz, service.steps_per_day, service.weekdays_only)
+    return TimeAxis(clock_instant(clock, tz), step, length, tz, service.steps_per_day, service.weekdays_only)
 
 
 def usual_step(utc: np.ndarray, file: object, field: str) -> int:
@@ -284,13 +293,13 @@ def _no_offset(local_clock: bool, file: object, field: str) -> bool:
     return False
 
 
-def _stamps(times: pd.Series, on_clock: bool) -> Stamps:
+def _stamps(times: pd.Series, on_clock: bool, floor: bool) -> Stamps:
     exact = times.to_numpy().astype("datetime64[us]").astype(np.int64)
-    whole = (exact + 500_000) // 1_000_000
+    whole = (exact + (0 if floor else 500_000)) // 1_000_000
     return Stamps(whole, on_clock, int((exact != whole * 1_000_000).sum()))
 
 
-def _epoch(numbers: np.ndarray, local_clock: bool, file: object, field: str) -> Stamps:
+def _epoch(numbers: np.ndarray, local_clock: bool, file: object, field: str, floor: bool) -> Stamps:
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise InputError("a time is not finite", file=file, field=field, remedy="correct it, or remove the row")
     largest = float(np.abs(numbers).max(initial=0))
@@ -303,10 +312,10 @@ def _epoch(numbers: np.ndarray, local_clock: bool, file: object, field: str) -> 
                          remedy="write them like 2012-03-01T00:05, or as seconds since 1970")
     parts = next(parts for limit, parts in _EPOCH if largest < limit)
     if numbers.dtype.kind == "f":
-        whole = np.floor(numbers / parts + 0.5).astype(np.int64)
+        whole = np.floor(numbers / parts + (0 if floor else 0.5)).astype(np.int64)
     else:
         numbers = numbers.astype(np.int64)
-        whole = (numbers + parts // 2) // parts
+        whole = (numbers + (0 if floor else parts // 2)) // parts
     return Stamps(whole, local_clock, int((numbers != whole * parts).sum()))
 
 
@@ -377,7 +386,7 @@ def _service_rows(utc: np.ndarray, step: int, tz: str, service: Service, file: o
             raise InputError(f"{int(weekend.sum())} times are on a weekend", file=file, field=field,
                              value=_iso(clock[weekend][0] + day_start), remedy="leave out --weekdays-only")
         count = np.busday_count(first.astype("datetime64[D]"), day.astype("datetime64[D]"))
-    return _instant_of(int(first) * DAY + day_start, tz), count * service.steps_per_day + slot, off
+    return clock_instant(int(first) * DAY + day_start, tz), count * service.steps_per_day + slot, off
 
 
 def _checked(axis: TimeAxis, rows: np.ndarray, off: np.ndarray, utc: np.ndarray, repair: bool, file: object,
@@ -400,7 +409,7 @@ def _clock(utc: np.ndarray, tz: str) -> np.ndarray:
     return TimeAxis(0, 1, 0, tz).local(utc)
 
 
-def _instant_of(clock: int, tz: str) -> int:
+def clock_instant(clock: int, tz: str) -> int:
     """UTC seconds of one wall-clock time; one that is skipped in spring moves to the end of the skipped hour."""
     stamp = pd.Timestamp(clock, unit="s").tz_localize(tz, nonexistent="shift_forward", ambiguous=True)
     return int(stamp.timestamp())

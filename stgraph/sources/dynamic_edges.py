@@ -151,11 +151,13 @@ def read_edges_per_step(path: Path | str, tz: str = "UTC", local_clock: bool = F
         frame["weight"] = to_numbers(table[found["weight"]], path, found["weight"])
     if found["step"]:
         steps = to_numbers(table[found["step"]], path, found["step"])
-        if not np.array_equal(steps, np.floor(steps)):
-            raise InputError("a step is not a whole number", file=path, field=found["step"],
-                             value=steps[steps != np.floor(steps)][0], remedy="count rows from 0, or give times")
+        wrong = ~(np.abs(steps) < 2**53) | (steps != np.floor(steps))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise InputError(f"the step in row {row + 1} is not a whole number that can be counted", file=path,
+                             field=found["step"], value=steps[row], remedy="count rows from 0, or give times")
         return frame.assign(step=steps.astype(np.int64))
-    stamps = parse_stamps(table[str(found["time"])], local_clock, path, str(found["time"]))
+    stamps = parse_stamps(table[str(found["time"])], local_clock, path, str(found["time"]), floor=True)
     # many edges share one time: order and doubles say nothing here
     utc, keep, _ = to_utc(stamps, tz, repair=True, file=path, field=str(found["time"]))
     return frame.assign(utc=utc)[keep].reset_index(drop=True)

@@ -15,10 +15,11 @@ from stgraph.errors import InputError
 from stgraph.graph import DynamicHeteroGraph, Signal, TimeAxis, data_sha256, save
 from stgraph.graph.schema import EdgeType
 from stgraph.graph.signal import Channel
-from stgraph.graph.time import DAY, seconds, zone
+from stgraph.graph.time import seconds, zone
 from stgraph.sources import values as raw
-from stgraph.sources.clock import StampNotes, axis_from_start, check_divides_day, parse_stamps, to_utc
+from stgraph.sources.clock import StampNotes, check_divides_day, parse_stamps, to_utc
 from stgraph.sources.dynamic_edges import life_of, merge_runs
+from stgraph.sources.events.hyperedges import time_bins
 from stgraph.sources.locations import LATITUDE, LONGITUDE, places_of
 from stgraph.sources.pairs import nearest_pairs, pairs_within
 from stgraph.sources.raster.options import check_out, provenance, span, words_of
@@ -197,26 +198,33 @@ def _points(table: dict[str, pd.Series], found: dict[str, str], channels: list[s
     named = names(table[found["station"]])
     station, ids = pd.factorize(pd.Series(named, dtype=object))
     check_names([str(one) for one in ids], path, found["station"])
-    stamps = parse_stamps(table[found["time"]], chosen.local_clock, path, found["time"])
+    stamps = parse_stamps(table[found["time"]], chosen.local_clock, path, found["time"], floor=True)
     utc, keep, notes = to_utc(stamps, chosen.tz or "UTC", repair=chosen.repair, file=path, field=found["time"],
                               groups=station)
     lonlat = np.stack([to_numbers(table[found[axis]], path, found[axis]) for axis in ("longitude", "latitude")], axis=1)
     places = places_of(lonlat, None, file=str(path))
     values = np.zeros((len(utc), len(channels)), np.float32)
     for i, name in enumerate(channels):
-        values[:, i] = to_numbers(table[name], path, name)
-    values, _ = raw.code_missing(values, chosen.missing_value)
-    if np.isinf(values).any():
-        row, channel = np.argwhere(np.isinf(values))[0]
-        raise InputError(f"an infinite reading in row {row + 1}", file=path, field=channels[channel],
-                         value=values[row, channel], remedy="correct it, or leave it empty where nothing was measured")
+        values[:, i] = _readings(to_numbers(table[name], path, name), chosen.missing_value, path, name)
     return _Points([str(one) for one in ids], station[keep].astype(np.int64), utc[keep], places.lonlat[keep],
                    values[keep], channels, notes, len(places.zero), stamps.on_clock)
 
 
+def _readings(numbers: np.ndarray, missing: tuple[float, ...], path: Path, name: str) -> np.ndarray:
+    """Readings ``[rows]`` float32, NaN where one is a code for missing."""
+    with np.errstate(over="ignore"):  # too large becomes infinite, and is refused
+        values, _ = raw.code_missing(numbers.astype(np.float32), missing)
+    large = np.flatnonzero(np.isinf(values))
+    if len(large):
+        problem = "an infinite reading" if np.isinf(numbers[large[0]]) else "a reading that is too large"
+        raise InputError(f"{problem} in row {large[0] + 1}", file=path, field=name, value=numbers[large[0]],
+                         remedy="correct it, or leave it empty where nothing was measured")
+    return values
+
+
 # -------------------------------------------------------------------- time and signals
 def _axis(points: _Points, chosen: MovingOptions, file: str) -> tuple[TimeAxis, np.ndarray]:
-    """The axis, whole steps from midnight on, and the row of each point."""
+    """The axis, whole steps from a local midnight on that begin with the first point, and the row of each point."""
     tz = chosen.tz or "UTC"
     if not len(points.utc):
         raise InputError("no usable time is left", file=file, field="time", remedy="check --tz and the times")
@@ -228,14 +236,8 @@ def _axis(points: _Points, chosen: MovingOptions, file: str) -> tuple[TimeAxis, 
         raise InputError(f"{len(points.utc):,} points would be spread over {cells:,} steps of stations", file=file,
                          field="interval", value=f"{step} s", remedy="correct the times that are far from the others, "
                                                                      "or give a longer --interval")
-    if step % DAY:
-        start = first // step * step
-        axis = TimeAxis(start, step, (last - start) // step + 1, tz)
-    else:
-        clock = TimeAxis(0, 1, 0, tz).local(np.array([first, last])) // DAY
-        length = int(clock[1] - clock[0]) * DAY // step + 1
-        axis = axis_from_start(str(np.datetime64(int(clock[0]), "D")), step, length, tz, None)
-    return axis, np.clip(np.asarray(axis.row_of(points.utc)), 0, axis.length - 1)  # the 25th hour of an autumn day
+    axis, row = time_bins(points.utc, step, tz)
+    return axis.slice(int(row.min()), axis.length), row - row.min()
 
 
 def _usual_step(points: _Points, file: str) -> int:

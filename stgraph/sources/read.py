@@ -119,7 +119,8 @@ def _times(stamps: Any, options: ReadOptions, path: Path, field: str,
 # -------------------------------------------------------------------- arrays
 def _read_array(path: Path, form: str, options: ReadOptions) -> Found:
     array = read_array(path, form, options.key, (2, 3))
-    values = array.reshape(*array.shape[:2], -1).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # too large becomes infinite, and is refused
+        values = array.reshape(*array.shape[:2], -1).astype(np.float32, copy=False)
     steps, count = values.shape[:2]
     if not steps or not count:
         raise InputError("the array is empty", file=path, field=options.key, value=f"shape {array.shape}",

@@ -14,7 +14,7 @@ import torch
 
 from stgraph.errors import InputError
 from stgraph.graph import DynamicHeteroGraph, Signal, TimeAxis, data_sha256, save
-from stgraph.graph.time import seconds, zone
+from stgraph.graph.time import instant, seconds, zone
 from stgraph.io import sha256
 from stgraph.roads.attach import LIMIT
 from stgraph.sources import values as raw
@@ -35,7 +35,7 @@ from stgraph.sources.locations import Placed, Places, place_sensors, places_of, 
 from stgraph.sources.pairs import Pairs, list_pairs, read_adjacency, read_edges
 from stgraph.sources.read import Found, ReadOptions, read_readings
 from stgraph.sources.readings import Readings
-from stgraph.sources.road_distances import OnRoads, put_on_roads
+from stgraph.sources.road_distances import REACH, OnRoads, put_on_roads
 from stgraph.sources.tables import check_names, form_of, names, read_table, table_columns
 from stgraph.units import QUANTITIES
 
@@ -78,6 +78,7 @@ class SensorOptions:
     heading_key: str | None = None
     road_name_key: str | None = None
     attach_limit: float = LIMIT
+    at: str | None = None
     edge_rule: str = "auto"
     neighbours: int = 8
     radius: float | None = None
@@ -154,7 +155,7 @@ def build_sensors(source: Path | str | Readings, **options: Any) -> tuple[Dynami
                                chosen.quantity, chosen.unit, found.readings.file)
     signal = raw.to_signal(timed.values, channels)
     empty = _refuse_empty(signal, placed.ids, chosen, found.readings.file)
-    on_roads = _on_roads(chosen, found.readings, placed, places)
+    on_roads = _on_roads(chosen, found.readings, placed, places, timed.axis)
     given = on_roads.pairs if on_roads is not None else _given_pairs(chosen, found.readings, placed.ids)
     edges = make_edges(_rule(chosen), placed.lonlat, placed.ids, given)
     warnings = [*timed.warnings, *_warnings(chosen, found, placed, signal, timed.axis),
@@ -193,7 +194,8 @@ def _checked_options(options: dict[str, Any]) -> SensorOptions:
             ("edge_rule", chosen.roads is not None and chosen.edge_rule == "given",
              "with --roads edges are made of the ways by road: use gaussian, distance or knn"),
             ("heading_key", chosen.heading_key is not None and chosen.roads is None, "give --roads too"),
-            ("road_name_key", chosen.road_name_key is not None and chosen.roads is None, "give --roads too")):
+            ("road_name_key", chosen.road_name_key is not None and chosen.roads is None, "give --roads too"),
+            ("at", chosen.at is not None and chosen.roads is None, "give --roads too")):
         if wrong:
             raise InputError("the options do not go together", field=field_name, value=getattr(chosen, field_name),
                              remedy=remedy)
@@ -258,8 +260,10 @@ def _given_pairs(chosen: SensorOptions, readings: Readings, ids: list[str]) -> P
     return list_pairs(table, ids, readings.file)
 
 
-def _on_roads(chosen: SensorOptions, readings: Readings, placed: Placed, places: Places | None) -> OnRoads | None:
-    """Sensors on the roads that were given, and the ways between them; None without roads."""
+def _on_roads(chosen: SensorOptions, readings: Readings, placed: Placed, places: Places | None,
+              axis: TimeAxis) -> OnRoads | None:
+    """Sensors on the roads that were given, as these stand at the end of the readings or when it is said, and the ways
+    between them; None without roads."""
     if chosen.roads is None:
         return None
     if places is None:
@@ -268,7 +272,9 @@ def _on_roads(chosen: SensorOptions, readings: Readings, placed: Placed, places:
     heading, name = (_of_places(chosen, key, readings, placed, places) if key is not None else None
                      for key in (chosen.heading_key, chosen.road_name_key))
     return put_on_roads(chosen.roads, placed.lonlat, heading, None if name is None else names(name),
-                        chosen.attach_limit, chosen.radius)
+                        chosen.attach_limit, chosen.radius,
+                        instant(chosen.at, axis.tz) if chosen.at is not None else
+                        int(axis.times(np.array([axis.length - 1]))[0]))
 
 
 def _of_places(chosen: SensorOptions, key: str, readings: Readings, placed: Placed, places: Places) -> np.ndarray:
@@ -290,7 +296,8 @@ def _of_places(chosen: SensorOptions, key: str, readings: Readings, placed: Plac
 
 
 def _rule(chosen: SensorOptions) -> EdgeRule:
-    return EdgeRule(chosen.edge_rule, chosen.neighbours, chosen.radius, chosen.threshold, chosen.sigma)
+    radius = REACH if chosen.radius is None and chosen.roads is not None else chosen.radius
+    return EdgeRule(chosen.edge_rule, chosen.neighbours, radius, chosen.threshold, chosen.sigma)
 
 
 # -------------------------------------------------------------------- time and values

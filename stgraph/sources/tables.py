@@ -20,6 +20,10 @@ from stgraph.errors import InputError
 
 CSV, PARQUET = (".csv", ".tsv", ".txt"), (".parquet", ".pq")
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "#n/a"}
+_PLAIN = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_string,
+          pa.types.is_large_string, pa.types.is_string_view, pa.types.is_timestamp, pa.types.is_date,
+          pa.types.is_time, pa.types.is_null)
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
 _WHOLE = re.compile(r"^([+-]?\d+)\.0+$")
 
 
@@ -84,7 +88,8 @@ def read_table(path: Path | str, text: Sequence[str], numbers: Sequence[str] = (
         The text columns by name, and the numbers ``[rows, len(numbers)]`` with NaN where missing.
 
     Raises:
-        InputError: for a ragged row, a field that is not a number, a column that is not there.
+        InputError: for a ragged row, a field that is not a number, a column that is not there or is of lists and the
+            like.
     """
     path = Path(path)
     there = table_columns(path)
@@ -96,8 +101,9 @@ def read_table(path: Path | str, text: Sequence[str], numbers: Sequence[str] = (
     if not arrow.num_rows:
         raise InputError("the table has no rows", file=path, value="0 rows", remedy="export it again")
     values = np.empty((arrow.num_rows, len(numbers)), dtype)
-    for i, name in enumerate(numbers):
-        values[:, i] = _as_numbers(arrow.column(name), path, name)
+    with np.errstate(over="ignore"):  # too large for the dtype: infinite
+        for i, name in enumerate(numbers):
+            values[:, i] = _as_numbers(arrow.column(name), path, name)
     return {name: arrow.column(name).to_pandas() for name in text}, values
 
 
@@ -141,6 +147,24 @@ def check_names(ids: Sequence[str], file: object, field: str) -> None:
         first = found[twice].iloc[0]
         raise InputError(f"two sensors have one id ({int(twice.sum())} in all)", file=file, field=field, value=first,
                          remedy="give each sensor an id of its own; an array of groups or sites is not one of ids")
+
+
+def plain_column(column: pa.ChunkedArray, file: object, field: str) -> pa.ChunkedArray:
+    """A column each entry of which is one number, text or time; bytes that are UTF-8 become texts.
+
+    Raises:
+        InputError: for lists, structs, other bytes and the like; the column and its type are named.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_float16(kind):  # arrow computes little with them
+        return column.cast(pa.float32())
+    if any(test(kind) for test in _PLAIN):
+        return column
+    if any(test(kind) for test in _BYTES):
+        with contextlib.suppress(pa.ArrowInvalid):
+            return column.cast(kind).cast(pa.binary()).cast(pa.string())
+    raise InputError(f"the column {field} does not hold one number, text or time in each row", file=file, field=field,
+                     value=str(kind), remedy="write it as a column of numbers, times or texts in UTF-8")
 
 
 def find_column(columns: Sequence[str], known: Sequence[str]) -> str | None:
@@ -210,9 +234,11 @@ def _parquet_file(path: Path) -> Any:
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
     try:
-        return _parquet_file(path).read(list(columns), use_pandas_metadata=False)
+        table = _parquet_file(path).read(list(columns), use_pandas_metadata=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"not readable as Parquet: {error}", file=path, remedy="write it again") from error
+    plain = [plain_column(column, path, name) for name, column in zip(table.column_names, table.columns, strict=True)]
+    return pa.Table.from_arrays(plain, names=table.column_names)
 
 
 def _as_numbers(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:

@@ -58,7 +58,8 @@ def code_missing(values: np.ndarray, codes: Sequence[float]) -> tuple[np.ndarray
     """Put NaN where a reading is one of the codes for missing; also how many there were."""
     if not len(codes):
         return values, 0
-    coded = np.isin(values, np.asarray(codes, np.float32))
+    with np.errstate(over="ignore"):  # a code too large for 32 bits is infinite there, as the readings are
+        coded = np.isin(values, np.asarray(codes, np.float32))
     return np.where(coded, np.float32(np.nan), values), int(coded.sum())
 
 

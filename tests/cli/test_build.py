@@ -174,6 +174,20 @@ def test_a_fault_writes_nothing(tmp_path, words, field):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
+@pytest.mark.parametrize("words", [
+    "events x.stg --grid 1km", "events a.csv --on x.stg", "events a.csv --regions x.stg", "merge x.stg y.stg",
+    "moving x.stg", "dynamic x.stg --edges a.csv", "dynamic a.csv --edges x.stg", "raster x.stg", "osm x.stg",
+    "dynamic a.csv --edges a.csv --locations x.stg", "sensors x.stg", "sensors a.csv --locations x.stg",
+    "sensors a.csv --adjacency x.stg", "sensors a.csv --edges x.stg", "sensors a.csv --roads x.stg"])
+def test_no_verb_writes_over_what_it_reads(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.stg").write_text("kept")
+    with pytest.raises(InputError, match="would write over what is read") as error:
+        CliRunner().invoke(app, [*words.split(), "-o", str(tmp_path / "x.stg")], catch_exceptions=False)
+    assert (error.value.field, error.value.value) == ("out", "x.stg")
+    assert (tmp_path / "x.stg").read_text() == "kept"
+
+
 def test_importing_the_command_imports_nothing_heavy():
     code = "import json, sys, stgraph.cli.build; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

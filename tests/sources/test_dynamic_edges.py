@@ -166,9 +166,13 @@ def test_a_table_by_step_or_by_time_gives_the_same_graph(tmp_path):
     ("step,from,to,weight\n0,a,b,1\n0,a,b,2\n", "listed twice in one step", "edges", "a -> b in step 0"),
     ("step,from,to,weight\n0,a,b,-1\n", "negative or not a finite", "weight", "-1"),
     ("step,from,to,weight\n0,a,b,\n", "negative or not a finite", "weight", "nan"),
-    ("step,from,to\n0.5,a,b\n", "not a whole number", "step", "0.5"),
+    ("step,from,to\n0.5,a,b\n", "step in row 1 is not a whole number", "step", "0.5"),
+    ("step,from,to\n0,a,b\n1e300,a,b\n", "step in row 2 is not a whole number", "step", "1e+300"),
+    ("step,from,to\n0,a,b\n-inf,a,b\n", "step in row 2 is not a whole number", "step", "-inf"),
+    ("step,from,to\n0,a,b\n,a,b\n", "step in row 2 is not a whole number", "step", "nan"),
     ("from,to\na,b\n", "no column 'step'", "step", "from, to"),
     ("step,to\n0,b\n", "no column 'from'", "from", "step, to")])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_faults_name_their_parts_and_write_nothing(tmp_path, rows, problem, field, value):
     (tmp_path / "e.csv").write_text(rows)
     readings = Readings(np.ones((4, 2, 1), np.float32), ["a", "b"], ["x"], utc=np.arange(4) * HOUR)

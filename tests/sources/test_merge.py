@@ -34,7 +34,10 @@ from stgraph.graph import (
     save,
 )
 from stgraph.graph.plain import SOURCE, TARGET, categories, column, numbers
+from stgraph.graph.time import DAY
 from stgraph.roads import Roads
+from stgraph.roads.edit import change_speed, close_segment
+from stgraph.sources.clock import lay_out
 from stgraph.sources.merge import build_merge, merge_tables
 from stgraph.sources.sensors import NEAR
 
@@ -270,6 +273,32 @@ def test_a_sensor_that_names_its_segment_goes_there_and_headings_choose_the_side
         assert np.cos(np.radians(net.heading(np.array([segment]), np.array([50.0]))[0] - heading)) > 0.9
     join = next(one for one in report["joins"] if one["relation"] == "sensor__on__segment")
     assert join["remarks"]["by its segment_id"] == 2
+
+
+def test_events_and_sensors_meet_the_roads_of_their_time() -> None:
+    bundles = town(1)
+    ids = bundles[0].nodes["segment"]["node_id"].to_pylist()
+    change = MONDAY + 450
+    graph = change_speed(bundles[0].graph(), ids, 7.0, change)
+    graph = close_segment(graph, ids[:20], change, MONDAY + 100_000)
+    named = ["", ids[30], *[""] * 7]
+    bundles[2].nodes["sensor"] = bundles[2].nodes["sensor"].append_column("segment_id", pa.array(named))
+    tables, _ = merge_tables([GraphTables.of_graph(graph), *bundles[1:]])
+    rows = {name: row for row, name in enumerate(tables.nodes["segment"]["node_id"].to_pylist())}
+    start, end = (numbers(tables.nodes["segment"][name]) for name in ("valid_from", "valid_to"))
+    times = dict(zip(tables.nodes["event"]["node_id"].to_pylist(), numbers(tables.nodes["event"]["time"]).tolist(),
+                     strict=True))
+    whole, part = (joined(merge_tables([one, *town(1)[1:]])[0], AT) for one in
+                   (bundles[0], GraphTables.of_graph(graph.at(change))))
+    found = joined(tables, AT)
+    assert {times[name] < change for name in found} == {False, True}
+    for name, (segment, distance) in found.items():
+        assert start[rows[segment]] <= times[name] < end[rows[segment]]
+        assert (segment, distance) == (whole if times[name] < change else part)[name]
+    assert set(found) == {name for name in times if name in (whole if times[name] < change else part)}
+    sensors = joined(tables, ON)
+    assert all(segment.endswith("@2") for segment, _ in sensors.values())
+    assert sensors["s1"][0] == f"{ids[30]}@2"  # the version that stands
 
 
 def test_every_sensor_is_affected_by_its_nearest_stations() -> None:
@@ -567,6 +596,68 @@ def test_service_days_meet_plain_days() -> None:
     assert not mask[:, 138:].any()
 
 
+def local_days(first: str, last: str, name: str, place: float, tz: str = "Europe/Berlin") -> GraphTables:
+    """Readings of days from midnight to midnight, as ``build sensors`` lays them: the number of the day in 1970."""
+    stamps = pd.date_range(first, last, freq="1D", tz=tz)
+    days = stamps.tz_localize(None).to_numpy().astype("datetime64[D]").astype(np.int64)
+    layout = lay_out(stamps.as_unit("s").asi8, tz, DAY, None, repair=False, file=name, field="time")
+    tables = readings(layout.axis, np.array([[8.0 + place, 47.001]]), name, [name], channels=FLOWS[1:])
+    tables.signals["sensor"]["readings"] = Signal(days.astype(np.float32)[:, None, None], None, FLOWS[1:])
+    return tables
+
+
+@pytest.mark.parametrize("spans", [
+    (("2024-03-20", "2024-04-10"), ("2024-03-25", "2024-04-15")),  # over the change, both
+    (("2024-03-20", "2024-03-31"), ("2024-03-25", "2024-03-31")),  # up to the day of 23 hours
+    (("2024-10-20", "2024-10-27"), ("2024-10-28", "2024-11-03")),  # from the day of 25 hours on
+    (("2024-01-01", "2024-01-05"), ("2024-07-01", "2024-07-05")),  # regular in UTC, each for itself
+    (("2024-10-29", "2024-11-03"), ("2024-10-01", "2024-10-31"))])
+def test_days_of_one_zone_stay_days(spans: tuple[tuple[str, str], tuple[str, str]]) -> None:
+    bundles = [local_days(*span, f"n{i}", i / 100) for i, span in enumerate(spans)]
+    tables, _ = merge_tables(bundles, allow_gaps=spans[0][0] == "2024-01-01")
+    first, last = min(one for one, _ in spans), max(one for _, one in spans)
+    wanted = np.arange(np.datetime64(first, "D"), np.datetime64(last, "D") + 1)
+    assert np.array_equal(tables.time.clock, wanted.astype("datetime64[s]").astype(np.int64))
+    signal = tables.signals["sensor"]["readings"]
+    for node, (begin, end) in zip(columns(tables, ["n0", "n1"]), spans, strict=True):
+        there = (wanted >= np.datetime64(begin)) & (wanted <= np.datetime64(end))
+        assert np.array_equal(signal.mask[:, node, 0], there)
+        assert np.array_equal(signal.values[there, node, 0], wanted[there].astype(np.int64))
+
+
+@pytest.mark.parametrize(("interval", "hours"), [("1D", [24, 23, 24, 25]), ("12h", [12, 12, 11, 12, 12, 12, 13, 12])])
+def test_hours_become_whole_days_of_the_clock(interval: str, hours: list[int]) -> None:
+    """Days of 23 and 25 hours have all their hours, and every count is in one of them."""
+    total = []
+    for first in ("2024-03-30", "2024-10-26"):
+        start, end = (pd.Timestamp(first, tz="Europe/Berlin") + pd.DateOffset(days=days) for days in (0, 2))
+        axis = TimeAxis(int(start.timestamp()), 3600, int((end - start).total_seconds()) // 3600, "Europe/Berlin")
+        loops = readings(axis, np.array([[8.0, 47.001]]), "loops", ["l"], channels=FLOWS[1:])
+        loops.signals["sensor"]["readings"] = Signal(np.ones((axis.length, 1, 1), np.float32), None, FLOWS[1:])
+        other = local_days(first, str(end.date() - pd.Timedelta(days=1)), "days", 0.1)
+        tables, _ = merge_tables([loops, other], interval=interval)
+        signal = tables.signals["sensor"]["readings"]
+        node = columns(tables, ["l"])[0]
+        assert signal.mask[:, node].all()
+        total += signal.values[:, node, 0].tolist()
+    assert total == hours
+
+
+def test_steps_that_are_regular_in_utc_stay_so() -> None:
+    """Synoptic readings at 00 and 12 UTC are on no clock with summer time."""
+    start = 1_711_497_600  # 2024-03-27T00:00 UTC
+    axes = [TimeAxis(start + days * DAY, 43_200, 14, "Europe/Berlin") for days in (0, 2)]
+    bundles = [readings(axis, np.array([[8.0 + i, 47.0]]), f"n{i}", [f"{i}"]) for i, axis in enumerate(axes)]
+    assert merge_tables(bundles)[0].time == TimeAxis(start, 43_200, 18, "Europe/Berlin")
+
+
+def test_weeks_do_not_hold_days_of_the_clock() -> None:
+    bundles = [local_days("2024-03-20", end, f"n{i}", i / 10) for i, end in enumerate(("2024-04-10", "2024-04-12"))]
+    with pytest.raises(InputError, match="do not stay on the clock") as error:
+        merge_tables(bundles, interval="7D")
+    assert "1D" in error.value.remedy
+
+
 def test_equal_axes_are_kept_even_with_service_days() -> None:
     places = np.array([[8.001, 47.001]])
     axis = TimeAxis(MONDAY + 5 * 3600, 600, 216, "UTC", 108)
@@ -728,6 +819,16 @@ def test_a_city_from_files_to_one_graph(tmp_path: Path) -> None:
     assert "sensor on segment" in " ".join(people.split())
     at = graph[AT].edge_index
     assert at.shape[1] == len(city.events)  # as the events were built, not once more
+
+
+def test_a_bundle_is_not_written_over_by_its_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(roads(), "a.stg")
+    save(roads(1, "b", west=9.0), "b.stg")
+    before = data_sha256("a.stg")
+    with pytest.raises(InputError, match="write over what is read"):
+        command("merge", "a.stg", "b.stg", "-o", "./a.stg")
+    assert data_sha256("a.stg") == before
 
 
 def test_a_fault_on_the_command_line(tmp_path: Path) -> None:

@@ -175,6 +175,45 @@ def test_days_follow_the_clock_of_the_place():
         assert graph.at(f"2020-10-{23 + day}T12:00")[NEAR].edge_index.shape[1] == 2
 
 
+@pytest.mark.parametrize(("tz", "interval"), [
+    ("America/Los_Angeles", "12h"), ("America/Los_Angeles", "6h"), ("Asia/Kolkata", "1h"), ("Asia/Kolkata", "6h"),
+    ("Europe/Berlin", "4h"), ("UTC", "12h"), ("Australia/Lord_Howe", "1h")])
+def test_steps_begin_on_the_clock_of_the_place(tz, interval):
+    """Through the change to summer time and back, as far as the clock shows the hour at which a step would begin."""
+    step = int(pd.Timedelta(interval).total_seconds())
+    for begin in ("2024-03-05T13:10", "2024-03-28T13:10", "2024-10-04T13:10", "2024-10-24T13:10"):
+        times = np.arange(instant(begin, tz), instant(begin, tz) + 7 * 86_400, 1700)
+        points = pd.DataFrame({"station": "a", "time": times, "lon": 1.0, "lat": 2.0, "x": np.arange(len(times)) + 1.0})
+        axis = (graph := build_moving(points, interval=interval, tz=tz)[0]).time
+        off = axis.clock % step
+        assert (off == 0).mean() > 0.9
+        assert set(axis.clock[off != 0] % 86_400) <= {3 * 3600, 9000}  # begins at the end of the skipped hour
+        assert axis.times(slice(0, 1))[0] <= times[0] < axis.times(slice(0, 2))[1]
+        row = np.searchsorted(axis.times(), times, side="right") - 1
+        sums, counts = (np.bincount(row, one, axis.length) for one in (points["x"], np.ones(len(row))))
+        np.testing.assert_allclose(graph.signal(STATION, READINGS).values[:, 0, 0], sums / np.maximum(counts, 1),
+                                   rtol=1e-6)
+
+
+def test_parts_of_a_second_stay_in_their_step():
+    points = pd.DataFrame({"station": "a", "time": ["2020-06-01T10:59:59.6Z", "2020-06-01T11:00:00.2Z"], "lon": 1.0,
+                           "lat": 2.0, "x": [1.0, 2.0]})
+    graph, _ = build_moving(points, interval="1h", repair=True)
+    assert graph.signal(STATION, READINGS).values[:, 0, 0].tolist() == [1, 2]
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_too_large_is_refused_without_a_warning(tmp_path):
+    points = walk(middle=(150.0, 10.0))
+    points.loc[2, "temperature"] = 1e300
+    points.to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(InputError, match="too large in row 3") as error:
+        build_moving(tmp_path / "p.csv", interval="1h")
+    assert (error.value.field, error.value.value) == ("temperature", "1e+300")
+    graph, _ = build_moving(tmp_path / "p.csv", interval="1h", missing_value=[1e300])
+    assert int(graph.signal(STATION, READINGS).mask.sum()) == len(points) - 1
+
+
 def test_one_place_alone_or_none_has_no_edges():
     points = pd.DataFrame({"station": ["a", "b"], "time": [START, START + 3600], "lon": [1.0, np.nan],
                            "lat": [2.0, np.nan]})

@@ -180,6 +180,24 @@ def test_a_reading_that_is_not_a_number_is_named_by_row_and_column(tmp_path, wor
     refused(tmp_path / "a.parquet", problem="not a number in row 3 of column 773869", field="773869", value=word)
 
 
+@pytest.mark.parametrize(("name", "entry", "kind"), [
+    ("speed", [1.0], "list"), ("speed", {"a": 1.0}, "struct"), ("sensor", ["a"], "list"), ("time", [0], "list"),
+    ("sensor", b"\xff", "binary"), ("speed", pd.Timedelta("1h"), "duration")])
+def test_a_column_that_is_not_plain_is_named_with_its_type(tmp_path, name, entry, kind):
+    table = LONG.astype(object)
+    table[name] = [entry] * len(table)
+    table.to_parquet(tmp_path / "a.parquet")
+    refused(tmp_path / "a.parquet", problem=f"the column {name} does not hold one", field=name, value=kind)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_too_large_for_32_bits_is_infinite_without_a_warning(tmp_path):
+    FRAME.assign(b=1e300).to_parquet(tmp_path / "a.parquet")
+    np.savez(tmp_path / "a.npz", v=np.full((4, 2), 1e300))
+    assert np.isinf(read_readings(tmp_path / "a.parquet").readings.values[:, 2]).all()
+    assert np.isinf(read_readings(tmp_path / "a.npz", ReadOptions(no_times=True)).readings.values).all()
+
+
 @pytest.mark.parametrize("word", ["", "NaN", "nan", "NA", "N/A", "null", "None"])
 def test_words_for_missing_are_missing(tmp_path, word):
     (tmp_path / "a.csv").write_text(f"time,a,b\n2020-05-01T00:00,{word},1\n2020-05-01T00:05,2,3\n")

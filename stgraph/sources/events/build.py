@@ -47,7 +47,7 @@ from stgraph.graph.time import seconds, zone
 from stgraph.io import sha256
 from stgraph.sources.events.cells import GridLayer, HexagonLayer, extent_of, grid_of_map, hexagons_of_map
 from stgraph.sources.events.hyperedges import AT, EVENT, group_events, group_tables, time_bins
-from stgraph.sources.events.places import Attached, Layer, Map, layer_of, open_map, read_regions
+from stgraph.sources.events.places import Attached, Layer, Map, attach, layer_of, open_map, read_regions
 from stgraph.sources.events.read import RawEvents, Wanted, read_events
 from stgraph.sources.events.times import Clock, Times
 from stgraph.sources.locations import zone_warning
@@ -148,7 +148,8 @@ def build_events(source: Any, **options: Any) -> tuple[GraphTables, dict[str, An
         raise InputError("no event has both a place and a time", file=raw.file, value=_counted(reason),
                          remedy="check --lon-key, --lat-key and --time-key")
     layer = _layer(chosen, found, raw, usable)
-    attached = layer.attach(raw.xy[usable])
+    timed = raw.sequence is None or chosen.start is not None  # others count from the start of their sequence
+    attached = attach(layer, raw.xy[usable], times.utc[usable] if timed else None)
     reason[usable[attached.place < 0]] = REASONS.index("outside the map")
     _refuse_none(raw, reason, found, layer)
     order = _order(raw, times, usable, attached)
@@ -377,7 +378,7 @@ def _warnings(chosen: EventOptions, raw: RawEvents, times: Times) -> list[str]:
     if times.ambiguous:
         said.append(f"{times.ambiguous:,} events are in the doubled hour of autumn: taken for the first of the two")
     if times.fractional and raw.sequence is None:
-        said.append(f"{times.fractional:,} times have parts of a second and were rounded")
+        said.append(f"{times.fractional:,} times have parts of a second, which were left out")
     if "type" not in raw.columns:
         said.append("no column of types: all events are of one type")
     if not raw.plain and chosen.on is None and raw.sequence is None and chosen.tz is not None:

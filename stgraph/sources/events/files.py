@@ -158,7 +158,11 @@ def _geojson_points(features: list[Any], path: Path) -> pa.Array:
         try:
             if shape["type"] != "Point":
                 raise ValueError(shape["type"])
-            xy[row] = [float(number) for number in shape["coordinates"][:2]] or np.nan
+            place = [float(number) for number in shape["coordinates"][:2]]
+            if len(place) == 1:
+                raise ValueError("one number is no place")
+            if place:  # without coordinates it is a point without a place, as RFC 7946 has it
+                xy[row] = place
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"feature {row + 1} is not a point: {error}", file=path, field="geometry",
                              value=json.dumps(shape), remedy="give one point for each event") from error

@@ -19,7 +19,7 @@ from stgraph.errors import InputError
 from stgraph.graph.plain import categories, numbers
 from stgraph.sources.events.files import DEGREES, EventFile, open_events
 from stgraph.sources.events.times import MISSING, TimeColumn
-from stgraph.sources.tables import find_column
+from stgraph.sources.tables import find_column, plain_column
 from stgraph.units import unit
 
 PLAIN = "none"
@@ -194,6 +194,7 @@ def read_events(source: Any, wanted: Wanted, plain: bool | None = None) -> RawEv
     places: list[np.ndarray] = []
     parts: dict[str, list[Any]] = {}
     for block in file.blocks(columns.all()):
+        block = _plain(block, file)
         places.append(_coordinates(block, columns.places, times.rows, file))
         if columns.type:
             parts.setdefault("type", []).append(_words(block[columns.type]))
@@ -215,6 +216,12 @@ def read_events(source: Any, wanted: Wanted, plain: bool | None = None) -> RawEv
         _joined(parts["type"]) if columns.type else one_type, ids.cast(pa.string()),
         {name: _mark(parts[f"mark {name}"], named) for name, (_, named) in columns.marks.items()},
         _joined(parts["sequence"]) if columns.sequence else None, zero)
+
+
+def _plain(block: pa.Table, file: EventFile) -> pa.Table:
+    """A block whose columns, but for points, have one number, text or time in each row."""
+    return pa.table({name: block[name] if name == file.geometry else plain_column(block[name], file.name, name)
+                     for name in block.column_names})
 
 
 def _in_degrees(xy: np.ndarray, crs: Any, file: str) -> tuple[np.ndarray, int]:
@@ -245,14 +252,17 @@ def _coordinates(block: pa.Table, places: tuple[str, ...], row: int, file: Event
 
     try:
         points = shapely.from_wkb(np.asarray(block[places[0]].to_pylist(), dtype=object))
-    except shapely.errors.GEOSException as error:
+    except (shapely.errors.GEOSException, TypeError) as error:
         raise InputError(f"not shapes in well-known binary: {error}", file=file.name, field=places[0],
                          remedy="write the points again") from error
     wrong = np.flatnonzero(~np.isin(shapely.get_type_id(points), (-1, 0)))  # nothing, or a point
     if len(wrong):
         raise InputError(f"row {row + int(wrong[0]) + 1} is not a point", file=file.name, field=places[0],
                          value=points[wrong[0]].geom_type, remedy="give one point for each event")
-    return np.column_stack([shapely.get_x(points), shapely.get_y(points)])
+    xy = np.full((len(points), 2), np.nan)
+    there = ~(shapely.is_missing(points) | shapely.is_empty(points))
+    xy[there] = np.column_stack([shapely.get_x(points[there]), shapely.get_y(points[there])])
+    return xy
 
 
 def _numbers(column: pa.ChunkedArray, row: int, file: str, name: str) -> np.ndarray:

@@ -44,7 +44,7 @@ class Times:
         missing: ``[n]`` bool, no time was given.
         skipped: ``[n]`` bool, the local time lies in the hour that the clock skips in spring.
         ambiguous: How many lie in the hour that the clock doubles in autumn; they are taken for the first of the two.
-        fractional: How many had parts of a second, which were rounded.
+        fractional: How many had parts of a second, which were left out.
         dates_only: Whether all are midnights of the local clock.
     """
 
@@ -154,7 +154,7 @@ class TimeColumn:
                 raise InputError("the file has times of its own", file=self.file, field=name, value=given,
                                  remedy=f"leave out --{name.replace('_', '-')}")
         missing = micro == _NEVER
-        whole = (np.where(missing, 0, micro) + 500_000) // 1_000_000
+        whole = np.where(missing, 0, micro) // 1_000_000  # a second lasts until the next, as bins do
         fractional = int((~missing & (micro != whole * 1_000_000)).sum())
         if kind == "instant":
             if clock.local_clock:
@@ -184,7 +184,8 @@ class TimeColumn:
         if np.abs(elapsed).max(initial=0) > 1e11:
             raise self._error("times lie thousands of years away", values[np.abs(elapsed).argmax()],
                               "correct --time-unit")
-        whole = np.floor(elapsed + 0.5).astype(np.int64)
+        # decimals of minutes, hours and days seldom meet a second: there the nearest is meant
+        whole = np.floor(elapsed + (0.5 if UNITS[clock.time_unit] > 1 else 1e-6)).astype(np.int64)
         fractional = int((np.abs(elapsed - whole) > 1e-6).sum())
         if clock.local_clock:
             return _on_clock(whole + self._start(clock, "UTC"), missing, self._zone(clock), fractional)
@@ -219,7 +220,7 @@ class TimeColumn:
             raise self._error("these numbers are too small for seconds since 1970", f"{known[0]} .. {known[-1]}",
                               "say what they count, with --start and --time-unit, or --sequence-key where each "
                               "sequence has a clock of its own")
-        stamps = parse_stamps(known, clock.local_clock, self.file, self.name)
+        stamps = parse_stamps(known, clock.local_clock, self.file, self.name, floor=True)
         whole = np.zeros(len(values), np.int64)
         whole[~missing] = stamps.seconds
         if stamps.on_clock:

@@ -37,10 +37,11 @@ event, poi                      ``at`` region             the first that covers 
 Sensors that measure nothing but weather, or whose bundle is named with ``weather``, are nodes ``weather``.
 
 **Time.** One bundle with signals, or several on one axis, keep it. Otherwise the axis has the finest step
-(``interval`` says another) from the first to the last row of any; a gap that no bundle covers is refused unless
-``allow_gaps``. Finer rows become one: the mean of what was observed, the sum of counts where all were. A coarser row
-is held from when it was known, which is at its end, for as long as it lasted, and counts are divided: no row of the
-merged graph knows what was measured later (``instant``: it was read at its beginning). What was not observed stays so.
+(``interval`` says another) from the first to the last row of any, and long steps such as days follow the clock of the
+place through summer time where the bundles allow it; a gap that no bundle covers is refused unless ``allow_gaps``.
+Finer rows become one: the mean of what was observed, the sum of counts where all were. A coarser row is held from when
+it was known, which is at its end, for as long as it lasted, and counts are divided: no row of the merged graph knows
+what was measured later (``instant``: it was read at its beginning). What was not observed stays so.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from stgraph.errors import InputError
 from stgraph.graph import Channel, Signal, TimeAxis
 from stgraph.graph.time import DAY, seconds
+from stgraph.sources.clock import HOUR, clock_instant
 
 IN_MEMORY = 1 << 28
 """Bytes of a merged signal that is made at once; larger ones are made when rows are read."""
@@ -19,6 +20,9 @@ _BLOCK = 1 << 22  # entries looked at in one go
 
 def common_axis(axes: dict[str, TimeAxis], interval: str | int | None, allow_gaps: bool) -> TimeAxis:
     """The axis of the merged graph: the finest one, from the first to the last row of any bundle.
+
+    Long steps follow the clock of the place where summer time would push them off it, as they do in the bundles: a day
+    is then from midnight to midnight, be it 23, 24 or 25 hours long.
 
     Args:
         axes: Axis of each bundle that has signals, not empty.
@@ -39,21 +43,31 @@ def common_axis(axes: dict[str, TimeAxis], interval: str | int | None, allow_gap
                              remedy="choose an --interval that all of them divide, or that divides all of them")
     spans = sorted((_ends(axis), name) for name, axis in axes.items())
     if not allow_gaps:
-        reach, last = spans[0][0][1], spans[0][1]
-        for (first, end), name in spans[1:]:
+        reach, before = _reach(axes[spans[0][1]]), spans[0][1]
+        for (first, _), name in spans[1:]:
             if first > reach:
                 raise InputError("the time spans of the bundles leave a gap", field="time",
-                                 value=f"{last} ends {_iso(reach)}, {name} starts {_iso(first)}",
+                                 value=f"{before} ends {_iso(reach)}, {name} starts {_iso(first)}",
                                  remedy="merge bundles of one time, or give --allow-gaps")
-            reach, last = max((reach, last), (end, name))
+            reach, before = max((reach, before), (_reach(axes[name]), name))
     start, end = spans[0][0][0], max(stop for (_, stop), _ in spans)
-    origin = finest.start if step == finest.step else _day_start(finest)
-    start = origin + (start - origin) // step * step
-    length = -(-(end - start) // step)
     if DAY % step and step % DAY:
         raise InputError("a step that does not divide the day cannot hold several bundles", field="interval",
                          value=f"{step} s", remedy="choose an --interval that divides the day")
-    return TimeAxis(start, step, length, finest.tz)
+    origin = finest.start if step == finest.step else _day_start(finest)
+    first, phase = (int(one) for one in finest.local(np.array([start, origin])))
+    if _on_clock(list(axes.values()), phase, step, start, end, finest.tz):
+        if step > DAY:
+            raise InputError("steps of several days do not stay on the clock of a zone with summer time",
+                             field="interval", value=f"{step // DAY} days in {finest.tz}",
+                             remedy="choose an --interval of at most 1D")
+        first = phase + (first - phase) // step * step
+        if int(finest.local(np.array([clock_instant(first, finest.tz)]))[0]) != first:
+            first -= DAY  # summer time starts at that midnight
+        length = -(-(max(_clock_end(axis, finest.tz) for axis in axes.values()) - first) // step)
+        return TimeAxis(clock_instant(first, finest.tz), step, length, finest.tz, DAY // step)
+    start = origin + (start - origin) // step * step
+    return TimeAxis(start, step, -(-(end - start) // step), finest.tz)
 
 
 def _shape(axis: TimeAxis) -> tuple[Any, ...]:
@@ -61,8 +75,42 @@ def _shape(axis: TimeAxis) -> tuple[Any, ...]:
 
 
 def _ends(axis: TimeAxis) -> tuple[int, int]:
-    first, last = (int(one) for one in axis.times(np.array([0, max(axis.length - 1, 0)])))
-    return first, last + axis.step
+    """First second of an axis, and the first after it."""
+    rows = np.array([0, max(axis.length - 1, 0)])
+    return int(axis.times(rows)[0]), int((axis.times(rows) + _lengths(axis, rows))[1])
+
+
+def _lengths(axis: TimeAxis, rows: np.ndarray) -> np.ndarray:
+    """Seconds that rows of an axis last; where days follow the clock, some are an hour shorter or longer."""
+    if axis.steps_per_day is None or axis.steps_per_day * axis.step < DAY or axis.weekdays_only:
+        return np.full(len(rows), axis.step)
+    return axis.times(rows + 1) - axis.times(rows)
+
+
+def _reach(axis: TimeAxis) -> int:
+    """The first second after an axis; a day of 25 hours ends where the clock says so."""
+    end = _ends(axis)[1]
+    return end if axis.step <= HOUR else max(end, clock_instant(_clock_end(axis, axis.tz), axis.tz))
+
+
+def _clock_end(axis: TimeAxis, tz: str) -> int:
+    """What the clock of a zone shows when an axis ends, seconds."""
+    last = axis.times(np.array([max(axis.length - 1, 0)]))
+    return int(TimeAxis(0, 1, 0, tz).local(last)[0]) + axis.step
+
+
+def _on_clock(axes: Sequence[TimeAxis], phase: int, step: int, start: int, end: int, tz: str) -> bool:
+    """Whether common steps follow the clock: summer time moves it by a part of a step meanwhile, and all rows that are
+    not longer are on its grid from ``phase`` on."""
+    clock = TimeAxis(0, 1, 0, tz)
+    days = np.append(np.arange(start, end, DAY), end)
+    if not (np.diff(clock.local(days) - days) % step).any():
+        return False
+    inside = [axis for axis in axes if axis.step <= step]
+    if step > DAY:  # no axis can: only bundles that follow it themselves make that a fault
+        return any(axis.steps_per_day is not None and axis.steps_per_day * axis.step == DAY for axis in inside)
+    rows = [axis.times(slice(0, 1) if axis.steps_per_day else None) for axis in inside]  # service days are on the clock
+    return all(not ((clock.local(one) - phase) % axis.step).any() for one, axis in zip(rows, inside, strict=True))
 
 
 def _day_start(axis: TimeAxis) -> int:
@@ -120,10 +168,11 @@ class Alignment:
             due = self.target.times() + (0 if self.instant else self.target.step)
             age = due - (own + shift)[np.maximum(found, 0)] if len(own) else np.zeros(len(found), np.int64)
             return np.where((found >= 0) & (age < self.axis.step), found, -1)
-        row = np.asarray(self.target.row_of(own))
+        row = np.asarray(replace(self.target, length=self.target.length + 1).row_of(own))  # the last may be longer
         row = np.where((row < 0) | (row >= self.target.length), -1, row)
-        away = (own - self.target.times(np.maximum(row, 0)))[row >= 0]
-        if (away % self.axis.step).any() or (away >= self.target.step).any():
+        inside = row[row >= 0]
+        away = own[row >= 0] - self.target.times(inside)
+        if (away % self.axis.step).any() or (away >= _lengths(self.target, inside)).any():
             raise InputError("the rows of two time axes do not begin together", field="time",
                              value=f"{int(away.max())} s apart", remedy="choose a coarser --interval")
         if self.finer:
@@ -157,12 +206,13 @@ class Alignment:
         if len(inside):
             first = int(inside[0])
             read, observed = signal.read(first, int(inside[-1]) + 1)
-            for offset in range(self.target.step // self.axis.step):  # few: no two rows of one offset meet
-                mine = inside[_offset(rows[inside]) == offset]
+            number = _offset(rows[inside])
+            for offset in range(int(number.max()) + 1):  # few: no two rows of one offset meet
+                mine = inside[number == offset]
                 total[rows[mine] - start] += np.where(observed[mine - first], read[mine - first], 0)
                 seen[rows[mine] - start] += observed[mine - first]
-        whole = self.target.step // self.axis.step
-        mask = np.where(counts, seen == whole, seen > 0)
+        whole = _lengths(self.target, np.arange(start, stop)) // self.axis.step
+        mask = np.where(counts, seen == whole[:, None, None], seen > 0)
         values = np.where(counts, total, total / np.maximum(seen, 1))
         return np.where(mask, values, 0).astype(signal.values.dtype), mask
 

@@ -93,7 +93,8 @@ def _reader(array: Any, roles: list[str]) -> Callable[[int, int], np.ndarray]:
 
     def read(start: int, stop: int) -> np.ndarray:
         cut = (*(slice(None),) * axis, slice(start, stop))
-        block = np.asarray(array[cut], np.float32).transpose(order)
+        with np.errstate(over="ignore"):  # too large becomes infinite, and is refused
+            block = np.asarray(array[cut], np.float32).transpose(order)
         return block if block.ndim == 4 else block[..., None]
 
     return read

@@ -29,8 +29,10 @@ from stgraph.sources.tables import form_of
 from stgraph.units import QUANTITIES, unit_for
 
 _CF_UNITS = {"m s-1": "m/s", "m s**-1": "m/s", "m.s-1": "m/s", "km h-1": "km/h", "kelvin": "K", "degrees_c": "degC",
-             "degree_celsius": "degC", "celsius": "degC", "deg_c": "degC", "°c": "degC", "ug m-3": "ug/m3",
-             "ug m**-3": "ug/m3", "µg m-3": "ug/m3", "dimensionless": "1", "": "1"}
+             "degree_celsius": "degC", "celsius": "degC", "deg_c": "degC", "°c": "degC", "degrees_f": "degF",
+             "degree_fahrenheit": "degF", "fahrenheit": "degF", "deg_f": "degF", "°f": "degF", "hpa": "hPa", "pa": "Pa",
+             "mbar": "hPa", "millibar": "hPa", "millibars": "hPa", "ug m-3": "ug/m3", "ug m**-3": "ug/m3",
+             "µg m-3": "ug/m3", "dimensionless": "1", "": "1"}
 
 
 @dataclass

@@ -235,7 +235,8 @@ def _raster(dataset: xarray.Dataset, names: list[str], roles: dict[str, str], pa
             except (ValueError, OSError, RuntimeError, KeyError) as error:
                 raise InputError(f"the readings of rows {start} to {stop - 1} cannot be read: {error}", file=path,
                                  field=name, remedy="download or export the file again") from error
-            part = part.astype(np.float32, copy=False)
+            with np.errstate(over="ignore"):  # too large becomes infinite, and is refused
+                part = part.astype(np.float32, copy=False)
             parts.append(part if part.ndim == 4 else part[..., None])
         return np.concatenate(parts, axis=3)
 

@@ -8,6 +8,7 @@ import geopandas
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stgraph.errors import InputError
@@ -130,6 +131,64 @@ def test_missing_places_are_kept_apart_and_types_may_be_missing(events, tmp_path
     assert apart[3]["lonlat"][1] == 123.0
     assert apart[4]["time"] is None
     assert report["by_type"][""] == 1
+
+
+PLACED = {"type": "Point", "coordinates": [-8.6, 41.1]}
+
+
+def points(path, *shapes):
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [
+        {"type": "Feature", "properties": {"time": 1_500_000_000 + row}, "geometry": shape}
+        for row, shape in enumerate(shapes)]}))
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:OGRGeoJSON")  # geopandas says it of an empty point
+@pytest.mark.parametrize("place", [
+    {"grid": "1km"}, {"regions": "regions.geojson", "limit": "1km"}, {"on": "roads.stg"}])
+def test_points_without_a_place_are_kept_apart(roads, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    save(roads.tables(), "roads.stg")
+    geopandas.GeoDataFrame({"name": ["a"]}, geometry=geopandas.points_from_xy([-8.6], [41.1]).buffer(1),
+                           crs="EPSG:4326").to_file("regions.geojson")
+    first = {"type": "Point", "coordinates": roads.junction_xy[0].tolist()}
+    source = points(tmp_path / "events.geojson", first, None, {"type": "Point", "coordinates": []})
+    tables, report = build_events(source, **place)
+    assert (report["events"], report["reasons"]) == (1, {"no coordinates": 2})
+    assert tables.tables["unattached"]["lonlat"].to_pylist() == [None, None]
+    frame = geopandas.read_file(source)  # the same in memory: nothing, and an empty point
+    assert build_events(frame, **place)[1]["reasons"] == {"no coordinates": 2}
+
+
+@pytest.mark.parametrize("place", [[-8.6], ["west", 41.1], [None, None], 5, None])
+def test_a_point_of_anything_but_two_numbers_is_refused(tmp_path, place):
+    source = points(tmp_path / "events.geojson", PLACED, {"type": "Point", "coordinates": place})
+    with pytest.raises(InputError, match="feature 2 is not a point") as error:
+        build_events(source, grid="1km")
+    assert error.value.field == "geometry"
+
+
+@pytest.mark.parametrize("column", ["kind", "time", "longitude", "event", "depth", "premise"])
+@pytest.mark.parametrize(("entry", "kind"), [([1.5], "list"), ({"a": 1}, "struct"), (b"\xff", "binary")])
+def test_columns_that_are_not_plain_are_refused_by_name_and_type(events, tmp_path, column, entry, kind):
+    table = pa.Table.from_pandas(events.head(3))
+    table = table.set_column(table.column_names.index(column), column, pa.array([entry] * 3))
+    pq.write_table(table, tmp_path / "events.parquet")
+    with pytest.raises(InputError, match=f"the column {column} does not hold one") as error:
+        build_events(tmp_path / "events.parquet", sequence_key=["premise"], time_unit="s", grid="1km", type_key="kind",
+                     id_key="event", mark=["depth"])
+    assert error.value.field == column
+    assert error.value.value.startswith(kind)
+
+
+def test_bytes_of_texts_are_texts(events):
+    table = pa.Table.from_pandas(events.head(9))
+    expected, _ = build_events(table, **OPTIONS)
+    for name, kind in (("kind", pa.binary()), ("premise", pa.large_binary()), ("event", pa.binary(2))):
+        held = pa.array([one.encode() for one in table[name].to_pylist()], kind)
+        table = table.set_column(table.column_names.index(name), name, held)
+    found, _ = build_events(table, **OPTIONS)
+    assert found.nodes["event"] == expected.nodes["event"]
 
 
 @pytest.mark.parametrize(("change", "options", "problem", "field"), [

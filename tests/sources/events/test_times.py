@@ -96,11 +96,21 @@ def test_local_clocks_and_back():
     assert (found == utc)[~twice].all()
 
 
-def test_parts_of_a_second_are_rounded_and_counted():
-    found = times(["2017-01-05T10:00:00.6Z", "2017-01-05T10:00:00Z"])
-    assert (found.utc.tolist(), found.fractional) == ([1483610401, 1483610400], 1)
-    found = times([0.5, 1.25 / 86_400], Clock(time_unit="d", per_sequence=True))
-    assert (found.utc.tolist(), found.fractional) == ([43200, 1], 1)
+@pytest.mark.parametrize(("values", "clock"), [
+    (["2017-01-05T10:59:59.6Z"], Clock()), (["2017-01-05T11:59:59.6"], Clock(tz=BERLIN)),
+    ([pd.Timestamp("2017-01-05T10:59:59.6Z")], Clock()), ([1483613999.6], Clock()), ([1483613999600], Clock()),
+    ([1483613999.6], Clock(time_unit="s")), ([1483613999600], Clock(time_unit="ms")),
+    ([3599.6], Clock(start="2017-01-05T10:00Z", time_unit="s")),
+    ([1483617599.6], Clock(tz=BERLIN, local_clock=True))])
+def test_parts_of_a_second_do_not_move_an_event_into_the_next_hour(values, clock):
+    found = times(values, clock)
+    assert (found.utc.tolist(), found.fractional) == ([1483613999], 1)
+
+
+def test_instants_before_1970_and_decimals_of_days():
+    assert times(["1969-12-31T23:59:58.5Z"]).utc.tolist() == [-2]
+    found = times([0.5, 1.25 / 86_400, 0.333333], Clock(time_unit="d", per_sequence=True))  # eight in the morning
+    assert (found.utc.tolist(), found.fractional) == ([43200, 1, 28800], 2)
 
 
 @pytest.mark.parametrize(("values", "clock", "problem", "field"), [

@@ -90,7 +90,9 @@ def test_variables_and_levels_stand_side_by_side(tmp_path):
 
 
 def test_units_of_the_file_are_taken_or_said(tmp_path):
-    for said, expected, unit, warned in (("degC", 283.15, "degC", False), ("furlong", 10, "1", True)):
+    for said, expected, unit, warned in (
+            ("degC", 283.15, "degC", False), ("degrees_F", 260.92777, "degF", False), ("hPa", 1000, "hPa", False),
+            ("millibars", 1000, "hPa", False), ("mm", 0.01, "mm", False), ("furlong", 10, "1", True)):
         held = dataset(np.full((4, 3, 4), 10, np.float32))
         held.t2m.attrs["units"] = said
         held.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
