@@ -256,6 +256,7 @@ _MODELS = {
     "profile_mlp": "profile_mlp:ProfileMLP",
     "stid": "stid:STID",
     "patchstg": "patchstg:PatchSTG",
+    "weave": "weave:Weave",
 }
 CONTROLS = ("last_value", "same_slot_yesterday", "same_slot_last_week", "slot_mean")
 
