@@ -86,6 +86,8 @@ class Run:
         options: dict[str, Any] = {"history": sizes.history, "horizon": sizes.horizon}
         if self.record.get("channels"):
             options["channels"] = self.record["channels"]
+        options |= {name: value for name in ("node_type", "signal")
+                    if (value := (self.record.get("data") or [{}])[0].get(name))}
         if fractions := self.record.get("split", {}).get("fractions"):
             options["fractions"] = tuple(fractions)
         return options

@@ -26,6 +26,10 @@ Shares = Annotated[str | None, typer.Option(
     "--split", help="Shares of train, validation and test; 0.7,0.1,0.2 if not given.")]
 Channels = Annotated[str | None, typer.Option(
     "--channels", help="Channels to read and forecast, comma-separated; all if not given.")]
+NodeType = Annotated[str | None, typer.Option(
+    "--node-type", help="Whose signal to forecast: sensor if not given, else the only type that has signals.")]
+SignalName = Annotated[str | None, typer.Option(
+    "--signal", help="Which signal, where the nodes have several.")]
 Settings = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="A setting of the model, such as width=64; may be given several times.")]
 Objective = Annotated[str | None, typer.Option(
@@ -48,7 +52,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 def train(
     more: Bundles = None, data: Data = None, model: Model = None, out: Out = None, minutes: Minutes = None,
     steps: Steps = None, passes: Passes = None, seed: Seed = None, history: History = None, horizon: Horizon = None,
-    split: Shares = None, channels: Channels = None, settings: Settings = None, objective: Objective = None,
+    split: Shares = None, channels: Channels = None, node_type: NodeType = None, signal: SignalName = None,
+    settings: Settings = None, objective: Objective = None,
     batch_size: BatchSize = None, learning_rate: LearningRate = None, weight_decay: WeightDecay = None,
     precision: Precision = None, patience: Patience = None, workers: Workers = None, threads: Threads = None,
     device: Device = None, resume: Resume = False, overwrite: Overwrite = False, json: Json = False,
@@ -65,7 +70,8 @@ def train(
                 "precision": precision, "patience": patience, "workers": workers, "threads": threads, "device": device}
     request: dict[str, Any] = {
         "data": [*(data or []), *(more or [])], "model": model, "settings": _settings(settings), "history": history,
-        "horizon": horizon, "split": split, "channels": channels, "objectives": _objectives(objective), **training}
+        "horizon": horizon, "split": split, "channels": channels, "node_type": node_type, "signal": signal,
+        "objectives": _objectives(objective), **training}
     if resume:
         request = _from_run(out, request)
     _check(request)
@@ -74,7 +80,8 @@ def train(
     from stgraph.windows import City
 
     options = {name: 12 if request[name] is None else request[name] for name in ("history", "horizon")}
-    options |= {"fractions": _fractions(request["split"]), "channels": _names(request["channels"])}
+    options |= {"fractions": _fractions(request["split"]), "channels": _names(request["channels"]),
+                "node_type": request.get("node_type"), "signal": request.get("signal")}
     extra: dict[str, Any] = {name: request.get(name) for name in ("clip", "objectives", "weights", *training)}
     budget = Budget(minutes=minutes, steps=steps, passes=passes)
     cities = [City.open(path, **options) for path in request["data"]]
@@ -100,6 +107,7 @@ def _from_run(out: Path, request: dict[str, Any]) -> dict[str, Any]:
     record = RunFolder(out).record()
     known = {"data": [item["path"] for item in record["data"]], "model": record["model"],
              "settings": record["config"], "split": record["split"]["fractions"], "weights": record["city_weights"],
+             **{name: record["data"][0].get(name) for name in ("node_type", "signal")},
              **{name: record.get(name) for name in ("history", "horizon", "channels", "seed", "batch_size",
                                                     "learning_rate", "weight_decay", "clip", "precision", "patience",
                                                     "objectives", "threads")}}

@@ -24,7 +24,7 @@ class City:
 
     Args:
         graph: The graph.
-        node_type: Whose signal is forecast.
+        node_type: Whose signal is forecast; None for ``sensor``, else for the only type that has signals.
         signal: Name of the signal; None where the node type has only one.
         channels: Channels to read and to forecast; None for all.
         history: Input steps ``T``.
@@ -37,15 +37,17 @@ class City:
         InputError: where the graph has no time axis or no such signal, or a part is too short for a window.
     """
 
-    def __init__(self, graph: DynamicHeteroGraph, *, node_type: str = "sensor", signal: str | None = None,
+    def __init__(self, graph: DynamicHeteroGraph, *, node_type: str | None = None, signal: str | None = None,
                  channels: Sequence[str] | None = None, history: int = 12, horizon: int = 12,
                  fractions: tuple[float, float, float] = (0.7, 0.1, 0.2), name: str = "city",
                  sha256: str | None = None) -> None:
         if graph.time is None:
             raise InputError("the graph has no time axis, so there is nothing to forecast", field="time",
                              remedy="build it with readings: stgraph build sensors")
-        self.graph, self.node_type, self.name, self.sha256 = graph, node_type, name, sha256
-        self.signal: Signal = graph.signal(node_type, signal).select(channels=channels)
+        self.graph, self.name, self.sha256 = graph, name, sha256
+        self.node_type = _with_signals(graph) if node_type is None else node_type
+        self.signal: Signal = graph.signal(self.node_type, signal).select(channels=channels)
+        self.signal_name = signal or next(iter(graph.signals(self.node_type)))
         self.time = graph.time
         self.history, self.horizon = history, horizon
         self.split = Split(self.time.length, fractions, history, horizon)
@@ -196,6 +198,21 @@ class City:
         index = rows - low[:, None]
         return (np.stack([part[0][row] for part, row in zip(parts, index, strict=True)]),
                 np.stack([part[1][row] for part, row in zip(parts, index, strict=True)]))
+
+
+def _with_signals(graph: DynamicHeteroGraph) -> str:
+    """The node type whose signal is meant where none is named.
+
+    Raises:
+        InputError: where several could be meant.
+    """
+    kinds = [kind for kind in graph.node_types if graph.signals(kind)]
+    if "sensor" in kinds or not kinds:
+        return "sensor"
+    if len(kinds) > 1:
+        raise InputError("several types of nodes have signals", field="node_type", value=", ".join(kinds),
+                         remedy="name one with --node-type")
+    return str(kinds[0])
 
 
 def _tensors(values: np.ndarray, mask: np.ndarray) -> tuple[Tensor, Tensor]:
