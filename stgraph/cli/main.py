@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that wait for each other spin by default; beside another busy program that made a training step 9x slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        code = app(words, standalone_mode=False)
+        code = _asked(words)(words, standalone_mode=False)
     except InputError as error:
         code = _refuse(str(error), error.as_dict(), words)
     except TyperException as error:  # an unknown option, a value of another type
@@ -68,6 +69,29 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away; nothing to add
         code = 0
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _asked(words: list[str]) -> typer.Typer:
+    """The command line with the asked verb alone: making the options of all others takes longer than some verbs."""
+    for group in app.registered_groups:
+        if words[:1] != [group.name] or group.typer_instance is None:
+            continue
+        inside = copy.copy(group.typer_instance)
+        inside.registered_commands = _named(inside.registered_commands, words[1:2])
+        if inside.registered_commands and inside.registered_callback:
+            lean, one = copy.copy(app), copy.copy(group)
+            one.typer_instance, lean.registered_groups, lean.registered_commands = inside, [one], []
+            return lean
+    commands = _named(app.registered_commands, words[:1])
+    if not commands:
+        return app
+    lean = copy.copy(app)
+    lean.registered_commands, lean.registered_groups = commands, []
+    return lean
+
+
+def _named(commands: list[Any], names: list[str]) -> list[Any]:
+    return [one for one in commands if (one.name or one.callback.__name__.replace("_", "-")) in names]
 
 
 def _refuse(text: str, parts: dict[str, str | None], words: list[str]) -> int:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -117,10 +116,8 @@ def _write_parts(graph: GraphTables, sizes: dict[GraphType, int], folder: Path) 
     for part in _FOLDERS:
         (folder / part).mkdir()
     schema = graph.complete_schema()
-    with ThreadPoolExecutor(2) as pool:  # encoding and compressing leave the interpreter free
-        for _ in pool.map(lambda part: write_table(folder / _table(part[0]), part[1], schema.of(part[0])),
-                          graph.items()):
-            pass
+    for kind, table in graph.items():
+        write_table(folder / _table(kind), table, schema.of(kind))
     for name, loose in graph.tables.items():
         check_name(name, "table")
         _write_loose(folder / f"{name}.parquet", loose)
