@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,6 +42,7 @@ class Adjacency:
     """What :meth:`halo_plan` found."""
     arranged: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
     """Row pointers, columns and edge positions in the order that :meth:`arrange` found, and that order ``[N]``."""
+    _weight: tuple[weakref.ref[Tensor], int, Tensor] | None = None
 
     def __init__(self, rowptr: Tensor, col: Tensor, edge: Tensor | None = None, *, columns: int) -> None:
         self.columns = _size(columns, "columns")
@@ -150,6 +152,18 @@ class Adjacency:
                 if self._transpose is not None:
                     self._transpose.arranged = arranged_rows(self._transpose, order)
         return self
+
+    def arranged_weight(self, weight: Tensor) -> Tensor:
+        """Weights ``[E]`` in the order of :attr:`arranged`; those of the last call are kept until they are edited."""
+        assert self.arranged is not None, "the adjacency was not arranged"
+        if self._weight is not None and not weight.is_inference():
+            given, version, found = self._weight
+            if given() is weight and version == weight._version:
+                return found
+        found = weight.detach().index_select(0, self.arranged[2])
+        if not weight.is_inference():  # which has no version
+            self._weight = weakref.ref(weight), weight._version, found
+        return found
 
     @classmethod
     def _checked(cls, rowptr: Tensor, col: Tensor, edge: Tensor | None, columns: int) -> Adjacency:

@@ -115,7 +115,9 @@ def _at_once(graph: Adjacency, x: Tensor, weight: Tensor | None, reduce: str) ->
 def _sum(graph: Adjacency, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
     if graph.arranged is not None and x.numel() * x.element_size() > _FAR:
         rowptr, col, edge, order = graph.arranged
-        return _SUM(rowptr, col, edge, weight, x, reduce == "mean", order)
+        if weight is None or (torch.is_grad_enabled() and weight.requires_grad):
+            return _SUM(rowptr, col, edge, weight, x, reduce == "mean", order)
+        return _SUM(rowptr, col, None, graph.arranged_weight(weight), x, reduce == "mean", order)
     return _SUM(graph.rowptr, graph.col, graph.edge, weight, x, reduce == "mean", None)
 
 
