@@ -49,17 +49,22 @@ class Capabilities:
 
     Args:
         inductive: Whether it runs on a network it never saw; else it holds a table of one network's nodes.
-        needs: Beyond the window's values: any of ``edges``, ``positions``, ``profile``, ``lags``.
-        gives: ``point``, ``quantiles`` or ``samples``.
+        needs: Beyond the window's values: any of ``edges``, ``positions``, ``profile``, ``lags`` and
+            :func:`stgraph.windows.long_history`.
+        gives: ``point``, ``quantiles`` or ``samples``; ``states`` for a model that others build on and that forecasts
+            nothing itself.
         training: ``gradient``, ``closed_form`` (a formula on the training rows) or ``none``.
         any_horizon: Whether one set of weights answers any horizon and any number of slots a day.
+        long_minutes: How far before the origin it reads where that is further than the window's input steps: to be told
+            beside its accuracy.
     """
 
     inductive: bool
     needs: frozenset[str] = frozenset()
-    gives: Literal["point", "quantiles", "samples"] = "point"
+    gives: Literal["point", "quantiles", "samples", "states"] = "point"
     training: Literal["gradient", "closed_form", "none"] = "gradient"
     any_horizon: bool = False
+    long_minutes: float = 0.0
 
 
 class Forecaster(nn.Module):
@@ -256,6 +261,12 @@ _MODELS = {
     "profile_mlp": "profile_mlp:ProfileMLP",
     "stid": "stid:STID",
     "patchstg": "patchstg:PatchSTG",
+    "opencity": "opencity:OpenCity",
+    "staeformer": "staeformer:STAEformer",
+    "dcrnn": "dcrnn:DCRNN",
+    "graph_wavenet": "graph_wavenet:GraphWaveNet",
+    "step_encoder": "step_encoder:StepEncoder",
+    "step": "step:STEP",
     "weave": "weave:Weave",
 }
 CONTROLS = ("last_value", "same_slot_yesterday", "same_slot_last_week", "slot_mean")

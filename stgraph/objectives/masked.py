@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from stgraph.errors import InputError
+from stgraph.models import Forecaster
 from stgraph.objectives.masks import MASKS, draw_mask
 from stgraph.objectives.protocols import Reconstructs, require
 from stgraph.objectives.regression import MaskedRegression
 from stgraph.objectives.schedule import Ramp
-from stgraph.objectives.views import hide, joint, seeded
-from stgraph.windows import Window
+from stgraph.objectives.views import hide, joint, long, seeded
+from stgraph.windows import Window, long_minutes
+
+_SPANS: dict[str, Callable[[Window], Window]] = {"past": lambda window: window, "joint": joint, "long": long}
 
 
 class MaskedModelling(nn.Module):
@@ -31,7 +34,7 @@ class MaskedModelling(nn.Module):
         kind: A key of :data:`stgraph.objectives.masks.MASKS`.
         rate: Share to hide.
         minutes: Length of a run for ``block`` and ``whole_step``: the same at any interval.
-        span: ``past``: the input steps; ``joint``: input and wanted steps as one window.
+        span: ``past``: the input steps; ``joint``: input and wanted steps as one window; ``long``: the long history.
         loss: ``mae``, ``mse`` or ``huber``.
         last_rate: Share to hide at the end of a ramp; None keeps ``rate``.
         ramp_steps: Training steps of the ramp, from easy to hard.
@@ -42,13 +45,13 @@ class MaskedModelling(nn.Module):
     """
 
     def __init__(self, kind: str = "random", rate: float = 0.25, minutes: float = 60.0,
-                 span: Literal["past", "joint"] = "past", loss: Literal["mae", "mse", "huber"] = "mae",
+                 span: Literal["past", "joint", "long"] = "past", loss: Literal["mae", "mse", "huber"] = "mae",
                  last_rate: float | None = None, ramp_steps: int = 0, seed: int | None = None) -> None:
         super().__init__()
         if kind not in MASKS:
             raise InputError("unknown mask", field="kind", value=kind, remedy=f"use one of {', '.join(MASKS)}")
-        if span not in ("past", "joint"):
-            raise InputError("unknown span", field="span", value=span, remedy="use past or joint")
+        if span not in _SPANS:
+            raise InputError("unknown span", field="span", value=span, remedy=f"use one of {', '.join(_SPANS)}")
         for name, value in (("rate", rate), ("last_rate", rate if last_rate is None else last_rate)):
             if not 0 <= value <= 1:
                 raise InputError("a share lies between 0 and 1", field=name, value=value)
@@ -59,16 +62,19 @@ class MaskedModelling(nn.Module):
         self.rate = Ramp(rate, rate if last_rate is None else last_rate, ramp_steps)
 
     def prepare(self, model: nn.Module) -> None:
-        """Refuse a model that cannot reconstruct.
+        """Refuse a model that cannot reconstruct, or that reads no long history where that is to be hidden.
 
         Raises:
             InputError: naming it.
         """
         require(model, Reconstructs, "masked")
+        if self.span == "long" and isinstance(model, Forecaster) and not long_minutes(model.capabilities.needs):
+            raise InputError(f"the model '{model.name}' reads no long history", field="span", value="long",
+                             remedy="use span=past, or a model that does, such as step_encoder")
 
     def forward(self, model: Reconstructs, window: Window) -> dict[str, Tensor]:
         """The loss of one batch: ``{"masked": scalar}``; 0 where there was nothing to hide."""
-        window = joint(window) if self.span == "joint" else window
+        window = _SPANS[self.span](window)
         hidden = self.draw(window)
         answer = model.reconstruct(hide(window, hidden), hidden)
         scale = torch.from_numpy(window.city.context.deviation).to(answer)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from stgraph.errors import InputError
 from stgraph.windows import Calendar, Window
 
 _SHORTEST_DAY = 22 * 3600  # a day in which the clock is put forward, with an hour to spare
@@ -32,12 +33,26 @@ def joint(window: Window) -> Window:
                    profile_past=profile, target=None, target_mask=None)
 
 
+def long(window: Window) -> Window:
+    """The long history as the window: its ``L`` steps are now the values.
+
+    Raises:
+        InputError: where the window was cut without one.
+    """
+    if window.long is None:
+        raise InputError("the window holds no long history", field="span", value="long",
+                         remedy="use span=past, or a model that needs a long history, such as step_encoder")
+    values, mask = window.long
+    past = window.city.long_calendar(window.origin.cpu().numpy(), values.shape[1]).to(values.device)
+    return replace(window, values=values, mask=mask, past=past, profile_past=None, long=None)
+
+
 def hide(window: Window, hidden: Tensor) -> Window:
     """The window without its hidden values and without its targets.
 
     The values of a day or a week before (``lags``) go too where the window reaches back so far that they may be
-    among the hidden ones. A profile stays: it never holds a row's own reading; in windows longer than a day it does
-    hold what other days of the window showed.
+    among the hidden ones, and the long history loses the hidden input steps. A profile stays: it never holds a row's
+    own reading; in windows longer than a day it does hold what other days of the window showed.
 
     Args:
         window: Any window of ``L`` steps.
@@ -45,7 +60,7 @@ def hide(window: Window, hidden: Tensor) -> Window:
     """
     visible = window.mask & ~hidden
     return replace(window, values=torch.where(visible, window.values, 0), mask=visible, target=None, target_mask=None,
-                   lags=_lags_outside(window))
+                   lags=_lags_outside(window), long=_long_outside(window, hidden))
 
 
 def scale_of(window: Window) -> tuple[Tensor, Tensor]:
@@ -76,6 +91,17 @@ def seeded(seed: int | None) -> torch.Generator | None:
 def _join(past: Calendar, future: Calendar) -> Calendar:
     return replace(past, slot=torch.cat([past.slot, future.slot], 1), minute=torch.cat([past.minute, future.minute], 1),
                    weekday=torch.cat([past.weekday, future.weekday], 1))
+
+
+def _long_outside(window: Window, hidden: Tensor) -> tuple[Tensor, Tensor] | None:
+    if window.long is None:
+        return None
+    values, mask = window.long
+    steps = window.city.history  # the input steps come first in the window and last in the long history
+    both = min(steps, mask.shape[1])
+    gone = torch.zeros_like(mask)
+    gone[:, mask.shape[1] - both:] = hidden[:, steps - both : steps]
+    return torch.where(gone, 0, values), mask & ~gone
 
 
 def _lags_outside(window: Window) -> dict[str, tuple[Tensor, Tensor]] | None:

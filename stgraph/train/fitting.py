@@ -63,6 +63,7 @@ def fit(cities: Sequence[City], model: Forecaster | str, out: Path | str | None 
     with torch.random.fork_rng(devices=[]):  # the caller's generator is left as it was
         torch.manual_seed(chosen.seed)
         forecaster = _make_model(cities, model, settings or {})
+        _check_objectives(forecaster, chosen)
         if budget.is_open:
             budget = Budget(**old["budget"]) if old else Budget(minutes=DEFAULT_MINUTES)
         record = describe(forecaster, cities, chosen, budget, paths, command)
@@ -131,6 +132,18 @@ def _make_model(cities: list[City], model: Forecaster | str, settings: dict[str,
     for city in cities:
         forecaster.check(city)
     return forecaster
+
+
+def _check_objectives(model: Forecaster, settings: TrainingSettings) -> None:
+    """Refuse a model that an objective cannot train, before anything is written."""
+    if model.capabilities.training != "gradient":
+        return
+    made, _ = settings.make_objectives(model)
+    for (item, _), objective in zip(settings.objectives, made, strict=True):
+        if model.capabilities.gives == "states" and not hasattr(objective, "prepare"):  # it asks for a forecast
+            raise InputError(f"the model '{model.name}' gives no forecast, which this objective scores",
+                             field="objectives", value=item if isinstance(item, str) else type(item).__name__,
+                             remedy="leave the objective out, or use masked(kind=whole_step,rate=0.75,span=long)")
 
 
 def _resumed_record(old: dict[str, Any], new: dict[str, Any], folder: RunFolder) -> dict[str, Any]:

@@ -67,8 +67,10 @@ class Job:
     started: float
 
     def __post_init__(self) -> None:
-        needs = self.model.capabilities.needs
-        self.validation = Validation(self.cities, self.settings.batch_size, needs, self.settings.precision)
+        abilities = self.model.capabilities
+        judges = self.settings.make_objectives(self.model) if abilities.gives == "states" else None
+        self.validation = Validation(self.cities, self.settings.batch_size, abilities.needs, self.settings.precision,
+                                     judges)
 
     # ---------------------------------------------------------------- the two ways
     def by_formula(self) -> Trained:

@@ -329,7 +329,8 @@ def quiet_lightning() -> Iterator[None]:
     names = ("lightning.pytorch", "lightning.fabric", "lightning")
     before = [(logger := logging.getLogger(name), logger.level) for name in names]
     with warnings.catch_warnings():
-        for text in (r".*GPU available but not used.*", r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*"):
+        for text in (r".*GPU available but not used.*", r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+                     r".*in eval mode at the start of training.*"):  # frozen modules are, by intention
             warnings.filterwarnings("ignore", message=text)
         for logger, _ in before:
             logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The validation score of a run: masked MAE, accumulated over all elements."""
+"""The validation score of a run: masked MAE over all elements, or the objectives' loss where nothing is forecast."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from stgraph.models import Forecaster
 from stgraph.windows import City, PartBatches
@@ -20,8 +21,10 @@ class Score:
 
     Args:
         value: Masked MAE, each channel in units of its standard deviation over the training rows; with several cities
-            the mean over cities. None where no target is observed.
-        cities: For each city and channel the masked MAE in the unit of the source.
+            the mean over cities. None where no target is observed. Of a model without a forecast the weighted loss of
+            the objectives.
+        cities: For each city and channel the masked MAE in the unit of the source; without a forecast one entry
+            ``loss`` in place of the channels.
     """
 
     value: float | None
@@ -49,12 +52,13 @@ class Validation:
         batch_size: Windows in a batch.
         needs: What the model needs beyond the values.
         precision: As in training, see :func:`autocast`.
+        judges: Objectives and their weights by which a model without a forecast is scored; None for MAE.
     """
 
-    def __init__(self, cities: Sequence[City], batch_size: int, needs: frozenset[str], precision: str = "32-true"
-                 ) -> None:
+    def __init__(self, cities: Sequence[City], batch_size: int, needs: frozenset[str], precision: str = "32-true",
+                 judges: tuple[list[nn.Module], list[float]] | None = None) -> None:
         self.parts = [PartBatches(city, "validation", batch_size, needs) for city in cities]
-        self.precision = precision
+        self.precision, self.judges = precision, judges
 
     @property
     def available(self) -> int:
@@ -83,11 +87,16 @@ class Validation:
         cities: dict[str, dict[str, dict[str, Any]]] = {}
         with torch.no_grad(), autocast(self.precision, device):
             for part, chosen in zip(self.parts, self.choose(batches), strict=True):
+                name = part.city.name if part.city.name not in cities else f"{part.city.name} ({len(cities) + 1})"
+                if self.judges is not None:
+                    if len(chosen):
+                        values.append(_city_loss(model, self.judges, part, chosen, device))
+                    cities[name] = {"loss": {"mae": values[-1] if len(chosen) else None, "unit": "1"}}
+                    continue
                 error, count = _city_errors(model, part, chosen, device)
                 deviation = part.city.context.deviation
                 if count.sum():
                     values.append(float((error / deviation).sum() / count.sum()))
-                name = part.city.name if part.city.name not in cities else f"{part.city.name} ({len(cities) + 1})"
                 cities[name] = {
                     channel.name: {"mae": float(e / n / channel.source.factor) if n else None,
                                    "unit": channel.source_unit}
@@ -101,6 +110,23 @@ def autocast(precision: str, device: torch.device | str) -> contextlib.AbstractC
     if precision == "32-true":
         return contextlib.nullcontext()
     return torch.autocast(torch.device(device).type, torch.bfloat16 if precision == "bf16-mixed" else torch.float16)
+
+
+def _city_loss(model: Forecaster, judges: tuple[list[nn.Module], list[float]], part: PartBatches, chosen: np.ndarray,
+               device: torch.device | str) -> float:
+    """Weighted loss of the objectives, mean over windows; what is drawn at random is the same in every validation."""
+    device = torch.device(device)
+    total, windows = 0.0, 0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        for index in chosen:
+            window = part[int(index)]
+            window = window if device.type == "cpu" else window.to(device)
+            for objective, weight in zip(*judges, strict=True):
+                losses = objective.to(device).eval()(model, window)
+                total += weight * sum(float(loss) for loss in losses.values()) * window.batch_size
+            windows += window.batch_size
+    return total / windows
 
 
 def _city_errors(model: Forecaster, part: PartBatches, chosen: np.ndarray, device: torch.device | str

@@ -4,7 +4,7 @@ from stgraph.windows.city import City
 from stgraph.windows.context import Context
 from stgraph.windows.loader import PartBatches, TrainingBatches, loader
 from stgraph.windows.split import PARTS, Split
-from stgraph.windows.window import Calendar, Forecast, Window
+from stgraph.windows.window import Calendar, Forecast, Window, long_history, long_minutes
 
 __all__ = ["PARTS", "Calendar", "City", "Context", "Forecast", "PartBatches", "Split", "TrainingBatches", "Window",
-           "loader"]
+           "loader", "long_history", "long_minutes"]

@@ -16,7 +16,7 @@ from stgraph.graph import DynamicHeteroGraph, Signal, data_sha256, load
 from stgraph.graph.time import DAY
 from stgraph.windows.context import Context
 from stgraph.windows.split import Split
-from stgraph.windows.window import Calendar, Window
+from stgraph.windows.window import Calendar, Window, long_minutes
 
 
 class City:
@@ -131,7 +131,7 @@ class City:
 
         Args:
             origins: Rows of the first wanted step, ``history <= origin``, and ``origin + horizon <= T`` with targets.
-            needs: What the model needs beyond the values: ``profile``, ``lags``.
+            needs: What the model needs beyond the values: ``profile``, ``lags``, :func:`~stgraph.windows.long_history`.
             target: Whether to read the true values too.
 
         Raises:
@@ -157,7 +157,38 @@ class City:
             window.profile_future = torch.from_numpy(self.context.profile(future, targets))
         if "lags" in needs:
             window.lags = {name: self._lag(future, origin, rows) for name, rows in self._lag_rows.items()}
+        if minutes := long_minutes(needs):
+            rows, start = self._long_rows(origin, self.long_steps(minutes))
+            window.long = self._since(rows, start)
         return window
+
+    # ---------------------------------------------------------------- the long history
+    def long_steps(self, minutes: float) -> int:
+        """Steps ``L`` of a long history of so many minutes, at least 1."""
+        return max(1, round(minutes * 60 / self.time.step))
+
+    def long_window(self, origins: Sequence[int] | np.ndarray, minutes: float) -> Window:
+        """Windows whose input steps are the long history before the origins, which may be any rows from 0 to ``T``."""
+        origin = np.asarray(origins, dtype=np.int64)
+        rows, start = self._long_rows(origin, self.long_steps(minutes))
+        future = self.calendar(origin[:, None] + np.arange(self.horizon))
+        return Window(*self._since(rows, start), self.calendar(rows), future, torch.from_numpy(origin), self)
+
+    def long_calendar(self, origins: np.ndarray, steps: int) -> Calendar:
+        """The calendar of the ``steps`` rows before the origins ``[B]``; before the start of the axis, of its start."""
+        return self.calendar(self._long_rows(origins, steps)[0])
+
+    @staticmethod
+    def _long_rows(origin: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows ``[B, L]`` before the origins, 0 in place of those before the axis, and how many these are, ``[B]``."""
+        rows = origin[:, None] + np.arange(-steps, 0)
+        return np.maximum(rows, 0), (rows < 0).sum(1)
+
+    def _since(self, rows: np.ndarray, start: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Values and mask of rows ``[B, L]``, the first ``start`` of each not observed."""
+        values, mask = self._read(rows)
+        there = np.arange(rows.shape[1]) >= start[:, None]
+        return _tensors(values, mask & there[..., None, None])
 
     @cached_property
     def _lag_rows(self) -> dict[str, np.ndarray]:

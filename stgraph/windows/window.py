@@ -11,6 +11,21 @@ from torch import Tensor
 if TYPE_CHECKING:
     from stgraph.windows.city import City
 
+_LONG = "long_history:"
+
+
+def long_history(minutes: float) -> str:
+    """The need of a model for the readings of so many minutes before each origin: one of its ``needs``.
+
+    It names its own length, because a length in steps would be another one in each city.
+    """
+    return f"{_LONG}{float(minutes)!r}"
+
+
+def long_minutes(needs: frozenset[str]) -> float:
+    """The minutes of the longest :func:`long_history` among some needs; 0 where there is none."""
+    return max((float(need.removeprefix(_LONG)) for need in needs if need.startswith(_LONG)), default=0.0)
+
 
 @dataclass
 class Calendar:
@@ -51,6 +66,9 @@ class Window:
         profile_future: ``[B, H, N, C]`` usual value at the wanted steps.
         lags: For models that need ``lags``: ``{"yesterday" | "last_week": (values, mask)}``, each ``[B, H, N, C]``:
             the reading at the same clock time a day or a week before each wanted step.
+        long: For models that need :func:`long_history`: values and mask ``[B, L, N, C]`` of the last ``L`` steps before
+            the origin, the input steps being the last of them. It reads back over the start of the part; rows before
+            the start of the axis are not observed.
     """
 
     values: Tensor
@@ -64,6 +82,7 @@ class Window:
     profile_past: Tensor | None = None
     profile_future: Tensor | None = None
     lags: dict[str, tuple[Tensor, Tensor]] | None = None
+    long: tuple[Tensor, Tensor] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -83,6 +102,8 @@ class Window:
                 moved[key] = value.to(device)
             elif key == "lags" and value is not None:
                 moved[key] = {name: (a.to(device), b.to(device)) for name, (a, b) in value.items()}
+            elif key == "long" and value is not None:
+                moved[key] = (value[0].to(device), value[1].to(device))
         return replace(self, **moved)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))  # road_graphs.py
 
 from stgraph.graph import Channel, DynamicHeteroGraph, Signal, TimeAxis
 from stgraph.windows import City

@@ -14,8 +14,10 @@ from stgraph.errors import InputError, TransductiveError
 from stgraph.models import CONTROLS, Forecaster, config_from, model_class, model_names
 from stgraph.windows import City
 
+ON_TRAINED = ("step_encoder", "step")  # the one gives no forecast, the other builds on it: see test_step
 
-@pytest.mark.parametrize("name", model_names())
+
+@pytest.mark.parametrize("name", [name for name in model_names() if name not in ON_TRAINED])
 def test_every_model_keeps_the_contract(name: str, make_city: Callable[..., City], tmp_path: Path) -> None:
     city = make_city(channels=2)
     kind = model_class(name)
