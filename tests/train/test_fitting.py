@@ -205,7 +205,8 @@ def test_the_record_is_complete(city, tmp_path):
               "machine", "command", "created", "resumed", "channels", "threads", "notes"}
     assert wanted <= set(record)
     assert record["data"] == [{"name": "tiny", "path": "data/tiny.stg", "data_sha256": None, "channels": ["speed"],
-                               "node_type": "sensor", "signal": "readings", "nodes": 4, "rows": 240, "interval_s": 3600}]
+                               "node_type": "sensor", "signal": "readings", "nodes": 4, "rows": 240,
+                               "interval_s": 3600}]
     assert record["seed"] == 5
     assert record["stopped_by"] == "budget"
     assert record["command"] == ["stgraph", "train"]
