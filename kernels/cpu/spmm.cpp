@@ -38,7 +38,8 @@ bool packs(const Product& p) {
 
 void run_packed(const Product& p, const ProductLoops& loops, int64_t threads) {
   int64_t slabs = p.batch * p.time;
-  int64_t each = std::clamp<int64_t>((slabs + threads - 1) / threads, (15 + p.width) / p.width, kPacked / p.width);
+  // two groups at least, however many threads there are: how sums are taken depends on the channels of a group
+  int64_t each = std::clamp<int64_t>((slabs + 1) / 2, (15 + p.width) / p.width, kPacked / p.width);
   int64_t groups = (slabs + each - 1) / each;
   auto part = [&](int64_t begin, int64_t end) {
     std::unique_ptr<char[]> scratch(new char[p.nodes * kPacked * p.size]);
