@@ -54,7 +54,8 @@ class Capabilities:
         gives: ``point``, ``quantiles`` or ``samples``; ``states`` for a model that others build on and that forecasts
             nothing itself.
         training: ``gradient``, ``closed_form`` (a formula on the training rows) or ``none``.
-        any_horizon: Whether one set of weights answers any horizon and any number of slots a day.
+        any_horizon: Whether one set of weights answers any history, any horizon and any number of slots a day.
+        any_series: Whether it answers any number of channels and of slots a day.
         long_minutes: How far before the origin it reads where that is further than the window's input steps: to be told
             beside its accuracy.
     """
@@ -64,6 +65,7 @@ class Capabilities:
     gives: Literal["point", "quantiles", "samples", "states"] = "point"
     training: Literal["gradient", "closed_form", "none"] = "gradient"
     any_horizon: bool = False
+    any_series: bool = False
     long_minutes: float = 0.0
 
 
@@ -138,7 +140,7 @@ class Forecaster(nn.Module):
             InputError: for another number of channels, another window, or a city without what the model needs.
         """
         sizes, abilities = self.sizes, self.capabilities
-        if sizes.channels != city.num_channels:
+        if not abilities.any_series and sizes.channels != city.num_channels:
             raise InputError(f"the model '{self.name}' was trained on {sizes.channels} channel(s)", field="channels",
                              value=f"{city.num_channels}: {', '.join(city.signal.channel_names)}",
                              remedy="choose channels with --channels, or train on this data")
@@ -148,10 +150,10 @@ class Forecaster(nn.Module):
                     raise InputError(f"the model '{self.name}' was trained with {field} {getattr(sizes, field)}",
                                      field=field, value=getattr(city, field),
                                      remedy=f"use --{field} {getattr(sizes, field)}, or train with the other")
-            if sizes.slots_per_day != city.time.slots_per_day:
-                raise InputError(f"the model '{self.name}' was trained on {sizes.slots_per_day} slots a day",
-                                 field="interval", value=f"{city.time.step} s",
-                                 remedy="resample the data, or train on it")
+        if not (abilities.any_series or abilities.any_horizon) and sizes.slots_per_day != city.time.slots_per_day:
+            raise InputError(f"the model '{self.name}' was trained on {sizes.slots_per_day} slots a day",
+                             field="interval", value=f"{city.time.step} s",
+                             remedy="resample the data, or train on it")
         if not abilities.inductive and sizes.network != network_hash(city):
             raise TransductiveError(
                 f"the model '{self.name}' is transductive: it learned a table of the {sizes.nodes} nodes it was "

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from stgraph.errors import InputError
-from stgraph.models.base import Capabilities, Forecaster, Sizes, check_needs
+from stgraph.models.base import Capabilities, Forecaster, Sizes
 from stgraph.nn import (
     CalendarEmbedding,
     FutureQueries,
@@ -145,11 +145,7 @@ class OpenCity(Forecaster):
     @classmethod
     def describe(cls, config: OpenCityConfig) -> Capabilities:
         """Inductive, and at home at any horizon and interval."""
-        return Capabilities(inductive=True, any_horizon=True)
-
-    def check(self, city: City) -> None:
-        """Any number of nodes, channels, steps and slots of a day will do."""
-        check_needs(self.name, self.capabilities, city)
+        return Capabilities(inductive=True, any_horizon=True, any_series=True)
 
     def forward(self, window: Window) -> Forecast:
         """Forecast ``[B, H, N, C]`` in SI units."""

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stgraph.errors import InputError
-from stgraph.models.base import Capabilities, Forecaster, Sizes, check_needs
+from stgraph.models.base import Capabilities, Forecaster, Sizes
 from stgraph.models.controls import last_observed
-from stgraph.windows import Calendar, City, Forecast, Window
+from stgraph.windows import Calendar, Forecast, Window
 
 
 @dataclass(frozen=True)
@@ -76,44 +75,41 @@ class ProfileMLP(Forecaster):
     @classmethod
     def describe(cls, config: Any) -> Capabilities:
         """Inductive; needs the profile."""
-        return Capabilities(inductive=True, needs=frozenset({"profile"}))
-
-    def check(self, city: City) -> None:
-        """Any number of nodes, channels and slots of a day will do; history and horizon must be those of training.
-
-        Raises:
-            InputError: for another history or horizon.
-        """
-        for field in ("history", "horizon"):
-            trained, given = getattr(self.sizes, field), getattr(city, field)
-            if trained != given:
-                raise InputError(f"the model '{self.name}' was trained with {field} {trained}", field=field,
-                                 value=given, remedy=f"use --{field} {trained}, or train with the other")
-        check_needs(self.name, self.capabilities, city)
+        return Capabilities(inductive=True, needs=frozenset({"profile"}), any_series=True)
 
     def forward(self, window: Window) -> Forecast:
         """Forecast ``[B, H, N, C]`` in SI units."""
-        assert window.profile_past is not None, "the window was cut without a profile"
-        assert window.profile_future is not None, "the window was cut without a profile"
-        context = window.city.context
-        level, scale, spread = (torch.from_numpy(value).to(window.values)[..., None]  # [N, C, 1]
-                                for value in (context.level, context.scale, context.spread))
-        past, future = window.profile_past.movedim(1, -1), window.profile_future.movedim(1, -1)  # [B, N, C, T or H]
-        values, mask = window.values.movedim(1, -1), window.mask.movedim(1, -1)
-        mean, deviation = (torch.from_numpy(value).to(values) for value in (context.mean, context.deviation))  # [C]
-        place = torch.stack([(level[..., 0] - mean) / deviation, (scale[..., 0] / deviation).log(),
-                             (spread[..., 0] / scale[..., 0]).log()], -1)  # [N, C, 3]
-        clock = calendar_code(window.future, self.config.harmonics).to(values)[:, None, None]  # [B, 1, 1, K]
-        features = torch.cat([
-            torch.where(mask, (values - past) / spread, 0), torch.where(mask, (values - level) / scale, 0), mask,
-            (past - level) / scale, (future - level) / scale,
-            clock.expand(*values.shape[:3], -1), place.expand(len(values), -1, -1, -1)], -1)  # [B, N, C, F]
-        hidden = self.norm(self.blocks(self.inside(features)))
-        gate, correction = self.outside(hidden).chunk(2, -1)  # [B, N, C, H] each
-        last, seen = last_observed(window)
-        last = torch.where(seen[..., None], last[..., None], future)  # [B, N, C, H]
-        mean = torch.lerp(last, future, gate.sigmoid()) + spread * correction
-        return Forecast(mean.movedim(-1, 1))
+        features = torch.cat(series_features(window, self.config.harmonics), -1)  # [B, N, C, F]
+        return gated_answer(window, self.outside(self.norm(self.blocks(self.inside(features)))))
+
+
+def series_features(window: Window, harmonics: int) -> list[Tensor]:
+    """What the profile MLP knows of each series, ``[B, N, C, F]`` each, without a unit; its departures come first."""
+    assert window.profile_past is not None, "the window was cut without a profile"
+    assert window.profile_future is not None, "the window was cut without a profile"
+    context = window.city.context
+    level, scale, spread = (torch.from_numpy(value).to(window.values)[..., None]  # [N, C, 1]
+                            for value in (context.level, context.scale, context.spread))
+    past, future = window.profile_past.movedim(1, -1), window.profile_future.movedim(1, -1)  # [B, N, C, T or H]
+    values, mask = window.values.movedim(1, -1), window.mask.movedim(1, -1)
+    mean, deviation = (torch.from_numpy(value).to(values) for value in (context.mean, context.deviation))  # [C]
+    place = torch.stack([(level[..., 0] - mean) / deviation, (scale[..., 0] / deviation).log(),
+                         (spread[..., 0] / scale[..., 0]).log()], -1)  # [N, C, 3]
+    clock = calendar_code(window.future, harmonics).to(values)[:, None, None]  # [B, 1, 1, K]
+    return [torch.where(mask, (values - past) / spread, 0), torch.where(mask, (values - level) / scale, 0),
+            mask.to(values), (past - level) / scale, (future - level) / scale,
+            clock.expand(*values.shape[:3], -1), place.expand(len(values), -1, -1, -1)]
+
+
+def gated_answer(window: Window, answer: Tensor) -> Forecast:
+    """From a gate and a correction ``[B, N, C, 2 H]`` to ``g * profile + (1 - g) * last value + spread * d``."""
+    assert window.profile_future is not None, "the window was cut without a profile"
+    gate, correction = answer.chunk(2, -1)
+    usual = window.profile_future.movedim(1, -1)  # [B, N, C, H]
+    last, seen = last_observed(window)
+    last = torch.where(seen[..., None], last[..., None], usual)
+    spread = torch.from_numpy(window.city.context.spread).to(usual)[..., None]
+    return Forecast((torch.lerp(last, usual, gate.sigmoid()) + spread * correction).movedim(-1, 1))
 
 
 def calendar_code(calendar: Calendar, harmonics: int) -> Tensor:

@@ -92,7 +92,8 @@ class STEP(Forecaster):
         abilities = kind.describe(chosen)
         encoder = config_from(StepEncoder, _settings(config.encoder_settings, "encoder_settings"))
         minutes = StepEncoder.describe(encoder).long_minutes
-        return replace(abilities, any_horizon=False, long_minutes=max(minutes, abilities.long_minutes))
+        return replace(abilities, any_horizon=False, any_series=False,
+                       long_minutes=max(minutes, abilities.long_minutes))
 
     @classmethod
     def for_city(cls, city: City, config: STEPConfig | None = None) -> STEP:

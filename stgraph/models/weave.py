@@ -18,10 +18,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from stgraph.errors import InputError
-from stgraph.models.base import Capabilities, Forecaster, Sizes, check_needs
-from stgraph.models.controls import last_observed
-from stgraph.models.profile_mlp import calendar_code
+from stgraph.models.base import Capabilities, Forecaster, Sizes
+from stgraph.models.profile_mlp import gated_answer, series_features
 from stgraph.nn.blocks import BlockConfig, SpaceTimeStack, Surroundings
 from stgraph.nn.learned_graph import residual_graph
 from stgraph.nn.message_passing import Relation, RelationName
@@ -74,60 +72,31 @@ class Weave(Forecaster):
     @classmethod
     def describe(cls, config: WeaveConfig) -> Capabilities:
         """Inductive; needs the profile, and the days before where it reads them."""
-        return Capabilities(inductive=True, needs=frozenset({"profile", "lags"} if config.lags else {"profile"}))
-
-    def check(self, city: City) -> None:
-        """Any number of nodes, channels and slots of a day will do; history and horizon must be those of training.
-
-        Raises:
-            InputError: for another history or horizon.
-        """
-        for field in ("history", "horizon"):
-            trained, given = getattr(self.sizes, field), getattr(city, field)
-            if trained != given:
-                raise InputError(f"the model '{self.name}' was trained with {field} {trained}", field=field,
-                                 value=given, remedy=f"use --{field} {trained}, or train with the other")
-        check_needs(self.name, self.capabilities, city)
+        needs = frozenset({"profile", "lags"} if config.lags else {"profile"})
+        return Capabilities(inductive=True, needs=needs, any_series=True)
 
     def forward(self, window: Window) -> Forecast:
         """Forecast ``[B, H, N, C]`` in SI units."""
-        assert window.profile_future is not None, "the window was cut without a profile"
         batch, _, nodes, channels = window.values.shape
         h = self.inside(self.features(window))                                       # [B, N, C, D]
         h = h.permute(0, 2, 1, 3).reshape(batch * channels, 1, nodes, -1)            # [B C, 1, N, D]
         h = self.norm(self.stack(h, self.surroundings(window)))
-        answer = self.outside(h).view(batch, channels, nodes, -1).transpose(1, 2)    # [B, N, C, 2 H]
-        gate, correction = answer.chunk(2, -1)
-        usual = window.profile_future.movedim(1, -1)                                 # [B, N, C, H]
-        last, seen = last_observed(window)
-        last = torch.where(seen[..., None], last[..., None], usual)
-        spread = torch.from_numpy(window.city.context.spread).to(usual)[..., None]
-        return Forecast((torch.lerp(last, usual, gate.sigmoid()) + spread * correction).movedim(-1, 1))
+        return gated_answer(window, self.outside(h).view(batch, channels, nodes, -1).transpose(1, 2))
 
     def features(self, window: Window) -> Tensor:
         """What is known of each series, ``[B, N, C, F]``: all without a unit."""
-        assert window.profile_past is not None, "the window was cut without a profile"
-        assert window.profile_future is not None, "the window was cut without a profile"
-        context = window.city.context
-        level, scale, spread = (torch.from_numpy(value).to(window.values)[..., None]  # [N, C, 1]
-                                for value in (context.level, context.scale, context.spread))
-        mean, deviation = (torch.from_numpy(value).to(level) for value in (context.mean, context.deviation))  # [C]
-        past, future = window.profile_past.movedim(1, -1), window.profile_future.movedim(1, -1)  # [B, N, C, T or H]
-        values, mask = window.values.movedim(1, -1), window.mask.movedim(1, -1)
-        departure = torch.where(mask, (values - past) / spread, 0)                    # [B, N, C, T]
-        place = torch.stack([(level[..., 0] - mean) / deviation, (scale[..., 0] / deviation).log(),
-                             (spread[..., 0] / scale[..., 0]).log()], -1)             # [N, C, 3]
-        clock = calendar_code(window.future, self.config.harmonics).to(values)[:, None, None]
-        parts = [departure, torch.where(mask, (values - level) / scale, 0), mask.to(values), (past - level) / scale,
-                 (future - level) / scale, clock.expand(*values.shape[:3], -1), place.expand(len(values), -1, -1, -1)]
+        parts = series_features(window, self.config.harmonics)
         if self.config.city_mean:
-            whole = departure.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-            parts.append(whole.expand_as(departure))
+            seen = window.mask.movedim(1, -1).sum(1, keepdim=True)
+            parts.append((parts[0].sum(1, keepdim=True) / seen.clamp(min=1)).expand_as(parts[0]))
         if self.config.lags:
             assert window.lags is not None, "the window was cut without lags"
+            assert window.profile_future is not None, "the window was cut without a profile"
+            future = window.profile_future.movedim(1, -1)
+            spread = torch.from_numpy(window.city.context.spread).to(future)[..., None]
             for earlier, there in (window.lags["yesterday"], window.lags["last_week"]):
                 there = there.movedim(1, -1)
-                parts += [torch.where(there, (earlier.movedim(1, -1) - future) / spread, 0), there.to(values)]
+                parts += [torch.where(there, (earlier.movedim(1, -1) - future) / spread, 0), there.to(future)]
         return torch.cat(parts, -1)
 
     def surroundings(self, window: Window) -> Surroundings:

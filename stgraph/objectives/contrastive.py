@@ -6,6 +6,7 @@ and keeps the rest, projections and prototypes, among its own weights: nothing o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Literal
 
@@ -65,7 +66,7 @@ def sinkhorn(score: Tensor, sharpness: float = 0.05, iterations: int = 3) -> Ten
     return log.exp()
 
 
-class _Views(nn.Module):
+class _Views(nn.Module, ABC):
     """What the objectives share: the other view, and the width of the model's vectors."""
 
     name = "contrast"
@@ -84,9 +85,9 @@ class _Views(nn.Module):
         if not any(True for _ in self.parameters()):
             self.build(int(model.embedding_width))  # type: ignore[arg-type]
 
+    @abstractmethod
     def build(self, width: int) -> None:
         """Make the weights for vectors ``[D]`` of this width."""
-        raise NotImplementedError
 
     def embed_twice(self, model: Embeds, window: Window) -> tuple[Tensor, Tensor]:
         """Vectors of the window and of its other view, ``[B, N, D]`` each; the targets are taken out of both."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 from stgraph.errors import InputError
 
 
-class Schedule(nn.Module):
+class Schedule(nn.Module, ABC):
     """A number for each training step; how many steps were seen is kept with the weights of a checkpoint.
 
     Calling it gives the number of now and, in training mode, moves on by one step.
@@ -20,9 +22,9 @@ class Schedule(nn.Module):
         super().__init__()
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
+    @abstractmethod
     def at(self, step: int) -> float:
         """The number of one step, counted from 0."""
-        raise NotImplementedError
 
     def forward(self) -> float:
         """The number of now."""

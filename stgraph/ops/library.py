@@ -2,8 +2,8 @@
 
 Features are ``x [B, T, N, F]`` with a contiguous last axis; weights ``[E, B or 1, T or 1, H or 1]``, one number per
 edge, batch entry, step and head, whose axes of size 1 are shared. The last three arguments of an operator are the
-transposed graph, which only its gradient reads. Everything is summed in the order of the entries, nothing with atomics,
-so results do not depend on threads.
+transposed graph, which only its gradient reads. Every row is summed in a fixed order, nothing with atomics, so
+results do not depend on threads.
 """
 
 from __future__ import annotations

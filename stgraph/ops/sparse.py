@@ -30,7 +30,8 @@ def spmm(rowptr: Adjacency | Tensor, col: Tensor | None = None, x: Tensor | None
 
     ``spmm(rowptr, col, x, weight=w)`` on bare tensors checks them and, where ``x`` needs a gradient, transposes them on
     every call; ``spmm(adjacency, x, weight=w)`` has that done once. A NaN reaches exactly the out-neighbours of its
-    node. An empty row gives 0. 16-bit numbers are summed in 32 bits, edges of a row in their order.
+    node. An empty row gives 0. 16-bit numbers are summed in 32 bits, the edges of a row always in the
+    same order.
 
     Args:
         rowptr: ``[N_destination + 1]`` row pointers, int32 or int64; or an :class:`Adjacency`.
