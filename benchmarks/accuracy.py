@@ -1,159 +1,367 @@
 """How good are the models? Every model on every set, one protocol, each run in a process of its own.
 
-    python benchmarks/accuracy.py                     # all sets and models; about an hour
-    python benchmarks/accuracy.py --sets los_loop --models stid --seeds 1
+    python benchmarks/accuracy.py                     # all sets, models and three seeds: some hours
+    python benchmarks/accuracy.py --jobs 2            # two runs at a time, one thread each
+    python benchmarks/accuracy.py --sets los_loop --models stid weave --seeds 1
 
-Finished runs are kept in the work folder and not repeated, so an interrupted table goes on where it stopped. The
-table is written to ``benchmarks/results/accuracy.md`` and ``accuracy.json`` after every run. Run it on a quiet
-machine: budgets are minutes of wall time.
+Budgets are steps (``STEPS``), so what else the machine does changes the seconds and not the scores. Finished runs are
+kept in the work folder and done anew only where their settings differ from what is asked now (steps, config, recipe,
+data); a change of a model's code is not noticed, ``--redo`` with its name is for that. The page is written to
+``benchmarks/results/accuracy.md`` and ``accuracy.json`` after every run.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
+import multiprocessing
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from accuracy_page import CONTROLS, HOUSE, HOUSE_FIXED, PROFILE, Models, Record, page, span
+
 from stgraph.datasets import card, sensor_build_arguments
-from stgraph.evaluate import summarise
-from stgraph.io import write_json, write_text
+from stgraph.evaluate import evaluate
+from stgraph.evaluate.evaluate import scored_channels
+from stgraph.facade import Run
+from stgraph.graph import data_sha256
+from stgraph.io import read_json, write_json, write_text
+from stgraph.models import Forecaster, config_from, model_class
+from stgraph.windows import City, Forecast, Window
 
 HERE = Path(__file__).parent
-SETS = {"los_loop": None, "melbourne_scats": None, "pems_bay_16": None, "beijing_subway": "inflow"}
-MODELS = {"stid": (1.5, 3), "profile_mlp": (2.0, 1), "patchstg": (5.0, 1), "var": (None, 1)}  # minutes, seeds
-CONTROLS = ("last_value", "same_slot_yesterday", "same_slot_last_week", "slot_mean")
-ORIENTATION = {  # a peer's own STID code, one seed, 1.5 minutes of training, and the design note's profile MLP
-    "los_loop": (3.52, 3.49), "melbourne_scats": (10.45, 10.62), "pems_bay_16": (1.66, 1.66),
-    "beijing_subway": (19.74, 15.94)}
+VERSION = 2  # of a kept record
+SETS = {"los_loop": None, "melbourne_scats": None, "pems_bay_16": None, "beijing_subway": "inflow"}  # channels
+DAY = {"los_loop": 288, "melbourne_scats": 96, "pems_bay_16": 288, "beijing_subway": 108}  # steps of a (service) day
+BLOCK_SECONDS = 3 * 3600
+STEPS = {  # of each set in the order of SETS: about two minutes of one quiet thread
+    "profile_mlp": (1000, 1200, 9000, 600),
+    "stid": (1200, 1600, 10000, 900),
+    "patchstg": (1200, 1400, 8000, 600),
+    "graph_wavenet": (300, 300, 1500, 300),
+    "dcrnn": (300, 300, 1500, 300),
+    "staeformer": (300, 300, 1500, 300),
+    "opencity": (300, 300, 1500, 300),
+    "opencity, a day": (300, 300, 1500, 300),
+    "step_encoder": (300, 300, 1500, 300),
+    "step": (1000, 1000, 5000, 800),
+    "weave": (1000, 1200, 9000, 600),
+}
 
 
-def stgraph(*words: object) -> dict[str, Any]:
-    """Run one verb in its own process and return its JSON object."""
-    done = subprocess.run([sys.executable, "-m", "stgraph", *map(str, words), "--json"], stdout=subprocess.PIPE,
-                          text=True, check=False)
-    answer = json.loads(done.stdout or "{}")
-    if done.returncode:
-        raise SystemExit(f"stgraph {' '.join(map(str, words))} failed: {answer.get('error', done.returncode)}")
-    return answer
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table.
+
+    Args:
+        model: Its name in the package.
+        settings: ``--set`` options; ``{first}`` stands for the folder of the run of :attr:`first`.
+        role: ``control``, ``model``, or ``ablation`` of the house model.
+        by_set: Further settings for some sets.
+        steps: Whose row of ``STEPS`` is the budget; None for the model's own.
+        first: A model that is trained before, with the same seed and a budget of its own.
+        a_day: Whether the history is a day of steps instead of 12.
+        trained_as: The entry whose runs are scored again; None: it has runs of its own.
+        scored_with: Settings of the config that are changed after training.
+    """
+
+    model: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    role: str = "model"
+    by_set: dict[str, dict[str, Any]] = field(default_factory=dict)
+    steps: str | None = None
+    first: str | None = None
+    a_day: bool = False
+    trained_as: str | None = None
+    scored_with: dict[str, Any] = field(default_factory=dict)
 
 
-def bundle(name: str, data: Path, work: Path) -> Path:
-    """Build a set's bundle by its data card's own command, once."""
-    path = work / f"{name}.stg"
-    if not path.exists():
-        stgraph(*sensor_build_arguments(card(name), data / card(name).folder), "-o", path)
-    return path
+def ablation(**settings: Any) -> Entry:
+    """The house model with other settings."""
+    return Entry(HOUSE, settings, role="ablation")
 
 
-def run(name: str, model: str, seed: int, minutes: float | None, threads: int, path: Path, work: Path
-        ) -> dict[str, Any]:
-    """Train and score one model with one seed, once."""
-    channel = SETS[name]
-    folder = work / "runs" / f"{name}-{model}-{seed}"
-    kept = folder / "accuracy.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
-    words: list[object] = ["--data", path, "--model", model, "--out", folder, "--seed", seed, "--threads", threads,
-                           "--overwrite"]
-    words += ["--minutes", minutes] if minutes else []
-    words += ["--channels", channel] if channel else []
-    trained = stgraph("train", *words)
-    record = stgraph("evaluate", "--model", folder, "--data", path, "--split", "test")
-    record["slices"].pop("sensor")  # a line for each sensor is too much for a table of tables
-    kept_facts = ("steps", "seconds", "stopped_by", "best_validation", "threads")
-    record["training"] = {key: trained.get(key) for key in kept_facts}
+TOKENS = {"los_loop": 15, "melbourne_scats": 45, "pems_bay_16": 15, "beijing_subway": 30}  # minutes: 3 steps, 4 tokens
+ENTRIES = {
+    **{name: Entry(name, role="control") for name in CONTROLS},
+    "var": Entry("var"),
+    PROFILE: Entry(PROFILE),
+    "stid": Entry("stid"),
+    "patchstg": Entry("patchstg"),
+    "graph_wavenet": Entry("graph_wavenet"),
+    "dcrnn": Entry("dcrnn"),
+    "staeformer": Entry("staeformer"),
+    "opencity": Entry("opencity", by_set={name: {"minutes": minutes} for name, minutes in TOKENS.items()}),
+    "opencity, a day": Entry("opencity", steps="opencity, a day", a_day=True),
+    "step": Entry("step", {"encoder": "{first}", "backend": "stid"}, first="step_encoder"),
+    HOUSE: Entry(HOUSE),
+    HOUSE_FIXED: Entry(HOUSE, {"node_codes": "true"}),
+    "weave - graph": ablation(parts="mlp"),
+    "weave - given edges": ablation(given="false"),
+    "weave - alike edges": ablation(alike=0),
+    "weave - city mean": ablation(city_mean="false"),
+    "weave + patches": ablation(parts="graph,patch,mlp"),
+    "weave + days before": ablation(lags="true"),
+    "weave without edges (test)": Entry(HOUSE, role="ablation", trained_as=HOUSE,
+                                        scored_with={"given": False, "alike": 0}),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: an entry on a set with a seed."""
+
+    name: str
+    data: str
+    seed: int
+    path: Path
+    work: Path
+    threads: int
+    redo: bool = False
+
+    @property
+    def entry(self) -> Entry:
+        """The row of the table."""
+        return ENTRIES[self.name]
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        return self.work / "runs" / f"{self.data}-{''.join(c if c.isalnum() else '_' for c in self.name)}-{self.seed}"
+
+
+# ---------------------------------------------------------------- one run
+def perform(task: Task) -> Record:
+    """Train and score, or take what is kept. Runs in a process of its own, so its peak of memory is that of scoring."""
+    torch.set_num_threads(task.threads)
+    kept = task.folder / "accuracy.json"
+    asked = request(task)
+    if kept.exists() and not task.redo:
+        record = read_json(kept)
+        if record.get("request") == asked:
+            return record
+    base = task if task.entry.trained_as is None else dataclasses.replace(task, name=task.entry.trained_as, redo=False)
+    training = train(base)
+    record = score(task, base.folder / "run") | {"training": training, "request": asked}
     write_json(kept, record)
     return record
 
 
-def table(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """The page: one table a set, and below it what each bar of the project asks and what was measured."""
-    first = next(iter(next(iter(results.values())).values()))[0]
-    lines = ["# Accuracy", "",
-             f"Written by `python benchmarks/accuracy.py` on {datetime.date.today()}, {machine()}, "
-             + ", ".join(f"{key} {value}" for key, value in first["versions"].items())
-             + f". Training on {first['training']['threads']} thread(s).", "",
-             "Protocol: chronological 70/10/20, windows of 12 steps in and 12 out that lie in one part as a whole; "
-             "scaler and every descriptor fitted on training rows; masked, in the unit of the source, accumulated over "
-             "all elements of the test part (RMSE pooled). MAE at steps 3, 6, 12 and over all 12; several seeds give "
-             "mean ± standard deviation. *Reads*: how much of the past a model sees when it forecasts; "
-             "models that read more than the window are not ranked beside those that do not.", ""]
-    for name, models in results.items():
-        lines += section(name, models)
-    return "\n".join(lines) + "\n"
+def request(task: Task) -> dict[str, Any]:
+    """Everything that decides the scores but the code, as plain values of JSON."""
+    entry = task.entry
+    asked: dict[str, Any] = {"version": VERSION, "entry": dataclasses.asdict(entry), "seed": task.seed,
+                             "threads": task.threads, "data": data_sha256(task.path), "channels": SETS[task.data]}
+    if entry.trained_as:
+        return plain(asked | {"trained": request(dataclasses.replace(task, name=entry.trained_as))})
+    stages = [stage for stage in (entry.first, entry.model) if stage]
+    settings = entry.settings | entry.by_set.get(task.data, {})
+    asked["stages"] = [{"model": stage, "steps": budget(stage, task), "recipe": model_class(stage).recipe,
+                        "config": dataclasses.asdict(config_from(model_class(stage),
+                                                                 settings if stage == entry.model else {}))}
+                       for stage in stages]
+    return plain(asked)
 
 
-def section(name: str, models: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """The table of one set and its bars."""
-    sample = next(iter(models.values()))[0]
-    unit = f"counts per {sample['interval_s'] // 60} min" if sample["unit"] in ("1", "count") else sample["unit"]
-    lines = [f"## {name}", "",
-             f"{', '.join(sample['scored_channels'])} in {unit}; {sample['split']['windows']} test windows from "
-             f"{sample['split']['from']} to {sample['split']['to']}; "
-             f"one step is {sample['interval_s'] // 60} minutes; data sha256 `{sample['data_sha256'][:16]}`.", "",
-             "| model | reads | nodes | step 3 | step 6 | step 12 | all MAE | all RMSE | all MAPE % | parameters | "
-             "seeds | train s | steps | peak MB |", "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"]
-    for control in CONTROLS:
-        scores = sample["controls"][control]
-        share = sample["control_fallback_share"][control]
-        label = f"*{control.replace('_', ' ')}*" + (f" ({100 * share:.0f} % fell back)" if share > 0.01 else "")
-        lines.append(f"| {label} | {reads(control, sample)} | any | "
-                     + " | ".join(f"{scores[step]['mae']:.3f}" for step in ("3", "6", "12", "all"))
-                     + f" | {scores['all']['rmse']:.3f} | {scores['all']['mape']:.2f} | 0 | – | – | – | – |")
-    for model, records in models.items():
-        mean = summarise(records)["horizons"]
-        cells = [spread(mean[step]["mae"]) for step in ("3", "6", "12", "all")]
-        cells += [spread(mean["all"]["rmse"]), spread(mean["all"]["mape"], 2)]
-        seconds = [record["training"]["seconds"] or 0 for record in records]
-        steps = [record["training"]["steps"] or 0 for record in records]
-        lines.append(f"| **{model}** | {reads(model, records[0])} | {'any' if records[0]['inductive'] else 'fixed'} | "
-                     + " | ".join(cells) + f" | {records[0]['parameters']:,} | {len(records)} | "
-                     f"{sum(seconds) / len(seconds):.0f} | {sum(steps) // len(steps)} | "
-                     f"{max(record['peak_memory_mb'] for record in records):.0f} |")
-    return [*lines, "", *bars(name, models), ""]
+def plain(value: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
 
 
-def reads(model: str, record: dict[str, Any]) -> str:
-    """How much of the past a model sees."""
-    window = f"{record['history_minutes'] / 60:g} h"
-    past = {"same_slot_yesterday": "a day", "same_slot_last_week": "a week", "slot_mean": "training mean"}
-    if model in past:
-        return past[model]
-    return window + (" + training profile" if record["reads_profile"] and model not in CONTROLS else "")
+def budget(stage: str, task: Task) -> int | None:
+    """Steps of a model on a set; None for what is not trained by steps."""
+    row = task.entry.steps if stage == task.entry.model and task.entry.steps else stage
+    return STEPS[row][list(SETS).index(task.data)] if row in STEPS else None
 
 
-def spread(value: dict[str, float | None], digits: int = 3) -> str:
-    """Mean, and the spread where there are several seeds."""
-    return f"{value['mean']:.{digits}f}" + (f" ± {value['spread']:.{digits}f}" if value["spread"] is not None else "")
+def train(task: Task) -> dict[str, Any]:
+    """Train an entry with one seed, once; what it cost, both stages together."""
+    kept, asked, entry = task.folder / "training.json", request(task), task.entry
+    if kept.exists() and not task.redo:
+        training = read_json(kept)
+        if training["request"] == asked:
+            return training["facts"]
+    shutil.rmtree(task.folder, ignore_errors=True)
+    task.folder.mkdir(parents=True)
+    if entry.role == "control":
+        return {"steps": None, "first_steps": None, "seconds": None, "cpu_s": None, "peak_mb": None, "threads": None,
+                "best_validation": None}
+    settings = entry.settings | entry.by_set.get(task.data, {})
+    first = None
+    if entry.first:
+        first = train_stage(task, entry.first, {}, "first")
+        settings = {key: value.format(first=task.folder / "first") if isinstance(value, str) else value
+                    for key, value in settings.items()}
+    facts = train_stage(task, entry.model, settings, "run")
+    facts["first_steps"] = first["steps"] if first else None
+    if first:
+        facts |= {key: facts[key] + first[key] for key in ("seconds", "cpu_s")}
+        facts["peak_mb"] = max(facts["peak_mb"], first["peak_mb"])
+    write_json(kept, {"request": asked, "facts": facts})
+    return facts
 
 
-def bars(name: str, models: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """What is asked, and what was measured."""
-    lines = []
-    mean = {model: summarise(records)["horizons"] for model, records in models.items()}
-    if "stid" in mean:
-        controls = models["stid"][0]["controls"]
-        lost = [f"{control.replace('_', ' ')} at step {step}" for step in ("3", "6", "12") for control in CONTROLS
-                if mean["stid"][step]["mae"]["mean"] >= controls[control][step]["mae"]]
-        lines.append("* STID below all four controls at steps 3, 6 and 12: "
-                     + ("**yes**." if not lost else f"**no**, not below {', '.join(lost)}."))
-        peer, mine = ORIENTATION[name][0], mean["stid"]["all"]["mae"]["mean"]
-        lines.append(f"* STID against a peer's STID code at the same budget ({peer}): {mine:.3f}, "
-                     f"{100 * (mine / peer - 1):+.1f} % (bar: at most +3 %).")
-    if "stid" in mean and "patchstg" in mean:
-        ratio = mean["patchstg"]["all"]["mae"]["mean"] / mean["stid"]["all"]["mae"]["mean"]
-        lines.append(f"* PatchSTG against STID: {100 * (ratio - 1):+.1f} % (bar: at most +5 %).")
-    if "profile_mlp" in mean:
-        peer, mine = ORIENTATION[name][1], mean["profile_mlp"]["all"]["mae"]["mean"]
-        lines.append(f"* Profile MLP against the design note's prototype ({peer}): {mine:.3f}, "
-                     f"{100 * (mine / peer - 1):+.1f} %.")
-    return lines
+def train_stage(task: Task, model: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """``stgraph train``, in a process that is measured."""
+    words: list[object] = ["train", "--data", task.path, "--model", model, "--out", task.folder / where,
+                           "--seed", task.seed, "--threads", task.threads]
+    steps = budget(model, task)
+    words += ["--steps", steps] if steps else []
+    words += ["--channels", SETS[task.data]] if SETS[task.data] else []
+    words += ["--history", DAY[task.data]] if task.entry.a_day else []
+    for key, value in settings.items():
+        words += ["--set", f"{key}={value}"]
+    answer = stgraph(*words, log=task.folder / f"{where}.log", threads=task.threads)
+    return {key: answer[key] for key in ("steps", "seconds", "cpu_s", "peak_mb", "threads", "best_validation")}
+
+
+def stgraph(*words: object, log: Path, threads: int = 1) -> dict[str, Any]:
+    """Run one verb in its own process: its JSON object, and the processor time and peak memory of the process."""
+    with log.open("w") as errors, subprocess.Popen(
+            [sys.executable, "-m", "stgraph", *map(str, words), "--json"], stdout=subprocess.PIPE, stderr=errors,
+            text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)}) as process:
+        assert process.stdout is not None
+        text = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    answer = json.loads(text or "{}")
+    if process.returncode:
+        raise RuntimeError(f"stgraph {' '.join(map(str, words))} failed: {answer.get('error', process.returncode)}; "
+                           f"see {log}")
+    return answer | {"cpu_s": round(usage.ru_utime + usage.ru_stime, 1), "peak_mb": round(usage.ru_maxrss / 1024)}
+
+
+# ---------------------------------------------------------------- scores
+class BlockSums:
+    """Sums of absolute errors and counts over blocks of three hours of the scored rows, seen as a forward hook.
+
+    Args:
+        city: The city whose windows are scored.
+    """
+
+    def __init__(self, city: City) -> None:
+        self.city, self.length = city, max(1, BLOCK_SECONDS // city.time.step)
+        self.sums: dict[str, list[float]] = {}
+
+    def __call__(self, model: Forecaster, inputs: tuple[Window], answer: Forecast) -> None:
+        """Add a batch."""
+        window, channels = inputs[0], scored_channels(self.city)
+        assert window.target is not None
+        assert window.target_mask is not None
+        factor = torch.tensor([c.source.factor for c in self.city.signal.channels], dtype=torch.float64)
+        error = ((answer.mean - window.target).double() / factor).abs().where(window.target_mask, 0)
+        absolute, count = (each[..., channels].sum((2, 3)).double() for each in (error, window.target_mask))  # [B, H]
+        block = (window.origin[:, None].numpy() + np.arange(absolute.shape[1])) // self.length
+        for number in np.unique(block).tolist():
+            inside = torch.from_numpy(block == number)
+            sums = self.sums.setdefault(str(number), [0.0, 0.0])
+            sums[0] += float(absolute[inside].sum())
+            sums[1] += float(count[inside].sum())
+
+    def kept(self) -> dict[str, list[float]]:
+        """The blocks with observed targets, in order of time."""
+        return {name: self.sums[name] for name in sorted(self.sums, key=int) if self.sums[name][1]}
+
+
+def score(task: Task, folder: Path) -> Record:
+    """Score a run on the test part of its set, with what the page and its tests need."""
+    entry = task.entry
+    if entry.role == "control":
+        city = City.open(task.path, channels=[SETS[task.data]] if SETS[task.data] else None)
+        model = model_class(entry.model).for_city(city)
+    else:
+        run = Run.open(folder)
+        model, city = run.model, run.city(task.path)
+    if entry.scored_with:
+        model.config = dataclasses.replace(model.config, **entry.scored_with)
+    blocks = BlockSums(city)
+    model.register_forward_hook(blocks)
+    scored = evaluate(model, city, "test", controls=entry.role == "control" or entry.a_day)
+    record = {key: value for key, value in scored.record.items()
+              if key not in ("slices", "by_channel", "channels") and (key != "controls" or entry.a_day)}
+    return record | {
+        "entry": dataclasses.asdict(entry), "seed": task.seed, "reads": reads(model, city),
+        "date": datetime.date.today().isoformat(),
+        "blocks": {"days": {day: list(sums) for day, sums in scored.daily.items()}, "hours": blocks.kept()}}
+
+
+def reads(model: Forecaster, city: City) -> str:
+    """How much of the past a model sees when it forecasts."""
+    abilities = model.capabilities
+    own = {"same_slot_yesterday": "a day", "same_slot_last_week": "a week", "slot_mean": "training mean"}
+    if model.name in own:
+        return own[model.name]
+    words = [span(city.history * city.time.step / 60)]
+    words += ["a day and a week before"] if "lags" in abilities.needs else []
+    words += [f"the last {span(abilities.long_minutes)}"] if abilities.long_minutes else []
+    words += ["training profile"] if "profile" in abilities.needs else []
+    return " + ".join(words)
+
+
+# ---------------------------------------------------------------- all runs
+def bundle(name: str, data: Path, work: Path) -> Path:
+    """Build a set's bundle by its data card's own command, once."""
+    path = work / f"{name}.stg"
+    if not path.exists():
+        stgraph(*sensor_build_arguments(card(name), data / card(name).folder), "-o", path, log=work / f"{name}.log")
+    return path
+
+
+def tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task]]:
+    """What is to be run first, and what scores these runs again."""
+    wanted = dict.fromkeys([*options.models, *(base for name in options.models if (base := ENTRIES[name].trained_as))])
+    found = []
+    for data in options.sets:
+        path = bundle(data, options.data, options.work)
+        for name in ENTRIES:
+            if name in wanted:
+                alone = ENTRIES[name].role == "control" or name == "var"
+                found += [Task(name, data, seed, path, options.work, options.threads, name in options.redo)
+                          for seed in range(1 if alone else options.seeds)]
+    return ([task for task in found if not task.entry.trained_as], [task for task in found if task.entry.trained_as])
+
+
+def run_all(found: list[Task], jobs: int) -> Iterator[tuple[Task, Record]]:
+    """Records as they come, each task in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+        waiting = {pool.submit(perform, task): task for task in found}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def ordered(found: dict[Task, Record], sets: list[str]) -> dict[str, Models]:
+    """Records by set and entry in the order of the table, seeds in order."""
+    results: dict[str, Models] = {}
+    for task in sorted(found, key=lambda t: (sets.index(t.data), list(ENTRIES).index(t.name), t.seed)):
+        results.setdefault(task.data, {}).setdefault(task.name, []).append(found[task])
+    return results
+
+
+def write(results: dict[str, Models], out: Path) -> None:
+    """The page, and its records without what only the tests draw from."""
+    slim = {data: {name: [{key: value for key, value in record.items() if key not in ("blocks", "request")}
+                          for record in records] for name, records in models.items()}
+            for data, models in results.items()}
+    write_json(out.with_suffix(".json"), slim)
+    write_text(out.with_suffix(".md"), page(results, machine()))
 
 
 def machine() -> str:
@@ -163,32 +371,37 @@ def machine() -> str:
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, no GPU used"
 
 
-def main() -> None:
-    """Run what is missing and write the table."""
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--seeds", type=int, help="seeds of every model (default: STID three, the others one)")
-    parser.add_argument("--minutes", type=float, help="training budget of every model (default: per model)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each training")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS), metavar="SET",
+                        help=f"of {', '.join(SETS)}")
+    parser.add_argument("--models", nargs="+", default=list(ENTRIES), choices=list(ENTRIES), metavar="MODEL",
+                        help=f"of {'; '.join(ENTRIES)}")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of every model that has one (default 3)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each run (default 1)")
+    parser.add_argument("--redo", nargs="+", default=[], choices=list(ENTRIES), metavar="MODEL",
+                        help="models whose kept runs are done anew")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get(
         "STGRAPH_DATA", HERE.parents[1] / "shared" / "data")), help="folder of the real data sets")
     parser.add_argument("--work", type=Path, default=HERE.parent / "runs" / "accuracy", help="bundles and runs")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "accuracy")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    options = arguments()
     options.work.mkdir(parents=True, exist_ok=True)
-    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for name in options.sets:
-        path = bundle(name, options.data, options.work)
-        for model in options.models:
-            minutes, seeds = MODELS[model]
-            minutes = None if minutes is None else options.minutes or minutes
-            for seed in range(options.seeds or seeds):
-                record = run(name, model, seed, minutes, options.threads, path, options.work)
-                results.setdefault(name, {}).setdefault(model, []).append(record)
-                print(f"{name:16} {model:12} seed {seed}: MAE {record['horizons']['all']['mae']:.3f}", flush=True)
-                write_json(options.out.with_suffix(".json"), results)
-                write_text(options.out.with_suffix(".md"), table(results))
+    found: dict[Task, Record] = {}
+    started = time.perf_counter()
+    for phase in tasks(options):
+        for task, record in run_all(phase, options.jobs):
+            found[task] = record
+            write(ordered(found, options.sets), options.out)
+            print(f"{time.perf_counter() - started:7.0f} s  {task.data:16} {task.name:26} seed {task.seed}: "
+                  f"MAE {record['horizons']['all']['mae']:.3f}", flush=True)
 
 
 if __name__ == "__main__":

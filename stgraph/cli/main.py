@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from stgraph.cli import bench, build, data, train
 from stgraph.cli.demo import demo
 from stgraph.cli.edit import edit
+from stgraph.cli.impute import impute
 from stgraph.cli.info import info
 from stgraph.cli.score import evaluate, forecast, report
 from stgraph.cli.shared import print_json
@@ -30,6 +31,7 @@ app.command("edit")(edit)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate)
 app.command("forecast")(forecast)
+app.command("impute")(impute)
 app.command("report")(report)
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from stgraph import io
 from stgraph.errors import InputError
 from stgraph.models.base import Capabilities, Forecaster, Sizes, config_from, model_class
-from stgraph.models.step_encoder import CachedStates, StepEncoder, last_states
+from stgraph.models.step_encoder import CachedStates, StepEncoder, last_states, steps_of_patch
 from stgraph.nn import ChannelScaler, freeze
 from stgraph.nn.learned_graph import Candidates, LearnedGraph, LearnedMessagePassing, find_candidates
 from stgraph.windows import City, Forecast, Window
@@ -43,6 +43,8 @@ class STEPConfig:
     encoder: str = ""  # folder of a run of step_encoder; its weights are kept with those of this model
     backend: str = "stid"  # any forecaster that is trained by gradient
     backend_settings: str = ""  # its settings that differ from its defaults, such as width=64,layers=2
+    states: bool = True  # False leaves them out, to see what the join is worth without them
+    ahead: int = 0  # hours to come whose decoded states are given beside the last one; 0 as in the paper
     width: int = 128  # of the code that joins states and forecast
     dropout: float = 0.1  # on that code
     graph: str = "auto"  # messages along a learned graph: on, off, or auto: where the back-end reads edges
@@ -75,7 +77,8 @@ class STEP(Forecaster):
         series = sizes.channels * (2 * sizes.history + sizes.horizon)
         width, known = config.width, self.encoder.config.width
         self.scaler = ChannelScaler(sizes.channels, fixed=not self.capabilities.inductive)
-        self.state, self.now = nn.Linear(known, width), nn.Linear(series + 1, width)
+        self.now = nn.Linear(series + 1, width)
+        self.state = nn.Linear((1 + config.ahead) * known, width) if config.states else None
         self.messages = None
         if config.graph == "on" or (config.graph == "auto" and config.backend in _ON_EDGES):
             self.messages = LearnedMessagePassing(width, known, config.k, dropout=config.dropout)
@@ -147,10 +150,10 @@ class STEP(Forecaster):
         mean, deviation = self.scaler.numbers(window)
         x = torch.where(window.mask, (window.values - mean) / deviation, 0)          # [B, T, N, C]
         y = (answer.mean - mean) / deviation                                          # [B, H, N, C]
-        state, age = self.context(window)                                             # [B, N, D], [B]
         series = torch.cat([x, window.mask.to(x), y], 1).permute(0, 2, 1, 3).flatten(2)  # [B, N, (2 T + H) C]
-        age = age[:, None, None].expand(-1, series.shape[1], 1)
-        h = torch.relu(self.state(state) + self.now(torch.cat([series, age], -1)))    # [B, N, D']
+        age = self.age(window)[:, None, None].expand(-1, series.shape[1], 1)
+        h = self.now(torch.cat([series, age], -1))                                    # [B, N, D']
+        h = torch.relu(h if self.state is None else h + self.state(self.context(window)))
         if self.messages is not None and series.shape[1] > 1:
             candidates, descriptors = self.places(window)
             seen = window.mask.any(3).any(1, keepdim=True)                            # [B, 1, N]
@@ -175,18 +178,22 @@ class STEP(Forecaster):
         return self.messages.learner(descriptors, candidates)
 
     # ---------------------------------------------------------------- what is kept for each city
-    def context(self, window: Window) -> tuple[Tensor, Tensor]:
-        """The states ``[B, N, D]`` at the last patch boundary before each origin, and their age in patches ``[B]``."""
-        city, origin = window.city, window.origin.cpu().numpy()
-        kept = self._kept(city)
+    def context(self, window: Window) -> Tensor:
+        """The states ``[B, N, (1 + ahead) D]`` at the last patch boundary before each origin."""
+        city, ahead, kept = window.city, self.config.ahead, self._kept(window.city)
+        boundary = window.origin.cpu().numpy() // steps_of_patch(self.encoder, city)
         with torch.inference_mode(False), torch.no_grad():  # what is kept must not be bound to an evaluation
-            if "states" not in kept:
-                kept["states"] = CachedStates(self.encoder, city)
-            states: CachedStates = kept["states"]
+            if ahead not in kept:
+                kept[ahead] = CachedStates(self.encoder, city, ahead)
+            states: CachedStates = kept[ahead]
             if self.training:  # all at once, in the first step, so that steps cost the same from then on
-                states.at(np.arange(city.split.rows("validation")[1] // states.every + 1), self.encoder, city)
-            state = states.at(origin // states.every, self.encoder, city)
-        return state.to(window.values), torch.from_numpy(origin % states.every / states.every).to(window.values)
+                states.fill(np.arange(city.split.rows("validation")[1] // states.every + 1), self.encoder, city)
+            return states.at(boundary, self.encoder, city).to(window.values)
+
+    def age(self, window: Window) -> Tensor:
+        """How long before each origin that boundary lies, in patches, ``[B]``."""
+        every = steps_of_patch(self.encoder, window.city)
+        return (window.origin % every / every).to(window.values)
 
     def places(self, window: Window) -> tuple[Candidates, Tensor]:
         """What the learned graph chooses from, and a descriptor ``[N, D]`` of each node: its mean state, standardised.

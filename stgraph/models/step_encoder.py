@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from stgraph.errors import InputError
+from stgraph.graph.time import DAY
 from stgraph.models.base import Capabilities, Forecaster, Sizes
 from stgraph.nn import CalendarEmbedding, ChannelScaler, PatchValues, TemporalAttention, TimePatches
+from stgraph.nn.calendar import next_day
 from stgraph.windows import City, Forecast, Window, long_history
 
 _SERIES = 128  # encoded at a time: some 100 MB
@@ -143,9 +145,38 @@ class StepEncoder(Forecaster):
         h = torch.where(seen[..., None], blank.to(code.dtype).scatter(1, wide, code), blank)
         step = window.city.time.step / 60
         _, asked = self.patches(window.values, hidden, step)                          # tokens with a hidden reading
-        for layer in self.decoder:
-            h = layer(h, minutes, seen | asked)
-        return self.scaler.undo(self.values(self.decoder_norm(h), hidden.shape[1], step), window)
+        h = self.decode(h, minutes, seen | asked)
+        return self.scaler.undo(self.values(h, hidden.shape[1], step), window)
+
+    def outlook(self, window: Window, ahead: int) -> Tensor:
+        """The state of the last token and those of the next ``ahead`` ones: ``[B, N, (1 + ahead) D]``.
+
+        To the decoder the tokens to come are hidden ones, as any in training: it knows their clock and fills them in
+        from the whole long history. So they hold what the week says of the hours that are to be forecast.
+        """
+        h, seen, clock, minutes = self.tokens(window)
+        h = self.encode(h, minutes, seen)
+        if not ahead:
+            return h[:, -1]
+        coming, when = self.coming(window, ahead)                                     # [B, A, D], [A]
+        blank = (self.mask_token + torch.cat([clock, coming], 1))[:, :, None].expand(-1, -1, h.shape[2], -1)
+        past, asked = blank[:, : h.shape[1]], blank[:, h.shape[1]:]
+        full = torch.cat([torch.where(seen[..., None], self.hand_over(h), past), asked], 1)
+        looked_at = torch.cat([seen, seen.new_ones(asked.shape[:3])], 1)
+        decoded = self.decode(full, torch.cat([minutes, when]), looked_at)[:, -ahead:]
+        return torch.cat([h[:, -1:], decoded], 1).transpose(1, 2).flatten(2)
+
+    def coming(self, window: Window, ahead: int) -> tuple[Tensor, Tensor]:
+        """The clock ``[B, A, D]`` of the tokens after a window, and the minutes to their middles ``[A]``."""
+        time = window.city.time
+        step = time.step / 60
+        middle = (np.arange(ahead) + 0.5) * max(self.config.minutes, step)
+        rows = (window.origin.cpu().numpy()[:, None] + (middle // step).astype(np.int64)).ravel()
+        minute = time.local(time.times(rows)) % DAY / 60 + np.tile(middle % step, window.batch_size)
+        weekday, device = torch.from_numpy(time.calendar(rows)[1]), self.mask_token.device
+        minutes = torch.from_numpy(minute)
+        clock = self.clock((minutes % 1440).float().to(device), next_day(weekday, minutes).to(device))
+        return clock.view(-1, ahead, clock.shape[-1]), torch.from_numpy(middle).to(clock)
 
     def tokens(self, window: Window) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens ``[B, S, N, D]`` with their clock, which hold a reading, the clock ``[B, S, D]``, minutes ``[S]``."""
@@ -162,6 +193,12 @@ class StepEncoder(Forecaster):
             h = layer(h, minutes, seen)
         return self.norm(h)
 
+    def decode(self, h: Tensor, minutes: Tensor, seen: Tensor) -> Tensor:
+        """All layers of the decoder, same shape as ``h``."""
+        for layer in self.decoder:
+            h = layer(h, minutes, seen)
+        return self.decoder_norm(h)
+
 
 # -------------------------------------------------------------------- states of a city, each computed once
 class CachedStates:
@@ -173,27 +210,38 @@ class CachedStates:
     Args:
         encoder: The encoder.
         city: The city.
+        ahead: Tokens to come whose states are kept too.
     """
 
-    def __init__(self, encoder: StepEncoder, city: City) -> None:
-        self.every = max(1, int(encoder.config.minutes * 60 / city.time.step + 1e-6))
+    def __init__(self, encoder: StepEncoder, city: City, ahead: int = 0) -> None:
+        self.ahead = ahead
+        self.every = steps_of_patch(encoder, city)
         count = city.time.length // self.every + 1
         self.block = max(1, _SERIES // city.num_nodes)
-        self.values = torch.zeros(count, city.num_nodes, encoder.config.width)
+        self.values = torch.zeros(count, city.num_nodes, (1 + ahead) * encoder.config.width)
         self.known = np.zeros(math.ceil(count / self.block), bool)
 
-    def at(self, boundaries: np.ndarray, encoder: StepEncoder, city: City) -> Tensor:
-        """States ``[B, N, D]`` at boundaries ``[B]``, on the CPU."""
+    def fill(self, boundaries: np.ndarray, encoder: StepEncoder, city: City) -> None:
+        """Compute what is missing of the states at boundaries ``[B]``."""
         blocks = np.unique(boundaries // self.block)
         for block in blocks[~self.known[blocks]]:
             rows = np.arange(block * self.block, min((block + 1) * self.block, len(self.values)))
-            self.values[rows[0] : rows[-1] + 1] = last_states(encoder, city, rows * self.every)
+            self.values[rows[0] : rows[-1] + 1] = last_states(encoder, city, rows * self.every, self.ahead)
             self.known[block] = True
+
+    def at(self, boundaries: np.ndarray, encoder: StepEncoder, city: City) -> Tensor:
+        """States ``[B, N, (1 + ahead) D]`` at boundaries ``[B]``, on the CPU."""
+        self.fill(boundaries, encoder, city)
         return self.values[torch.from_numpy(boundaries)]
 
 
-def last_states(encoder: StepEncoder, city: City, origins: np.ndarray) -> Tensor:
-    """The states ``[B, N, D]`` of the last token before some rows, on the CPU, without gradient."""
+def steps_of_patch(encoder: StepEncoder, city: City) -> int:
+    """Whole steps of a city in one patch, at least 1."""
+    return max(1, int(encoder.config.minutes * 60 / city.time.step + 1e-6))
+
+
+def last_states(encoder: StepEncoder, city: City, origins: np.ndarray, ahead: int = 0) -> Tensor:
+    """What :meth:`StepEncoder.outlook` gives before some rows, ``[B, N, (1 + ahead) D]``, on the CPU, no gradient."""
     device = encoder.mask_token.device
     whole = city.long_window(origins, encoder.capabilities.long_minutes)
     found = []
@@ -202,5 +250,5 @@ def last_states(encoder: StepEncoder, city: City, origins: np.ndarray) -> Tensor
         for first in range(0, city.num_nodes, _SERIES):
             nodes = slice(first, first + _SERIES)
             part = replace(whole, values=whole.values[:, :, nodes], mask=whole.mask[:, :, nodes])
-            found.append(encoder.states(part if device.type == "cpu" else part.to(device))[:, -1].cpu())
+            found.append(encoder.outlook(part if device.type == "cpu" else part.to(device), ahead).cpu())
     return torch.cat(found, 1)

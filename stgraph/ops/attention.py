@@ -16,6 +16,7 @@ from torch import Tensor
 from stgraph.errors import InputError
 from stgraph.ops import shapes
 from stgraph.ops.adjacency import Adjacency, entry_rows
+from stgraph.ops.autocast import in_the_widest
 from stgraph.ops.library import define, ops, ready
 from stgraph.ops.names import NAMESPACE, REDUCTIONS
 from stgraph.ops.torch_backend import by_edge, wide
@@ -383,6 +384,7 @@ def _unfold(out: Tensor, like: Tensor) -> Tensor:
     return out.unflatten(0, like.shape[:leading - 1])
 
 
+@in_the_widest
 def gat_aggregate(adjacency: Adjacency, score_source: Tensor, score_destination: Tensor, v: Tensor,
                   score_edge: Tensor | None = None, slope: float = 0.2, dropout: float = 0.0,
                   seed: int = 0) -> Tensor:
@@ -421,6 +423,7 @@ def gat_aggregate(adjacency: Adjacency, score_source: Tensor, score_destination:
     return _unfold(out, v)
 
 
+@in_the_widest
 def graph_attention(adjacency: Adjacency, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None,
                     scale: float | None = None, dropout: float = 0.0, seed: int = 0) -> Tensor:
     """Attention by products over in-edges (the layer of Shi et al. 2021; Vaswani et al. 2017 on a graph).

@@ -12,6 +12,7 @@ from torch import Tensor
 from stgraph.errors import InputError
 from stgraph.ops import shapes
 from stgraph.ops.adjacency import Adjacency
+from stgraph.ops.autocast import as_product
 from stgraph.ops.library import node_major
 from stgraph.ops.sparse import sddmm, spmm
 
@@ -47,18 +48,19 @@ class Products(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """One product per slice, added up in their order."""
+        """One product per slice, added up in their order; in the type of the forward pass."""
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            of_each = weight.unbind(0)
-            grad_x = grads[0] @ of_each[0].T
-            for grad, matrix in zip(grads[1:], of_each[1:], strict=True):
-                grad_x = grad_x.addmm_(grad, matrix.T)
-        if ctx.needs_input_grad[1]:
-            grad_weight = torch.stack([x.T @ grad for grad in grads])
-        if ctx.needs_input_grad[2]:
-            grad_bias = grads[0] if ctx.bias_axes == 2 else grads[0].sum(0)
+        with torch.autocast(x.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                of_each = weight.unbind(0)
+                grad_x = grads[0] @ of_each[0].T
+                for grad, matrix in zip(grads[1:], of_each[1:], strict=True):
+                    grad_x = grad_x.addmm_(grad, matrix.T)
+            if ctx.needs_input_grad[1]:
+                grad_weight = torch.stack([x.T @ grad for grad in grads])
+            if ctx.needs_input_grad[2]:
+                grad_bias = grads[0] if ctx.bias_axes == 2 else grads[0].sum(0)
         return grad_x, grad_weight, grad_bias
 
 
@@ -91,15 +93,16 @@ def random_walks(adjacency: Adjacency, weight: Tensor | None = None, dtype: torc
         dtype: Of the matrices where no weight is given.
 
     Raises:
-        InputError: for a graph between two types, or a weight of another shape.
+        InputError: for a graph between two types, or a weight of another shape, or on another device.
     """
     _square(adjacency, "adjacency")
-    axes = 1 if weight is None else weight.dim()
+    device = adjacency.col.device
     if weight is None:
-        weight = torch.ones(adjacency.edges, dtype=dtype, device=adjacency.col.device)
-    if weight.shape[0] != adjacency.edges or axes not in (1, 4) or (axes == 4 and weight.shape[3] != 1):
-        raise InputError("weights do not fit the graph", field="weight", value=list(weight.shape),
-                         remedy=f"give [E] or [E, B or 1, T or 1, 1], where E = {adjacency.edges}")
+        weight = torch.ones(adjacency.edges, dtype=dtype, device=device)
+    if not _per_edge(weight, adjacency.edges) or weight.dtype not in shapes.FLOATS or weight.device != device:
+        raise InputError("weights do not fit the graph", field="weight", value=_described(weight),
+                         remedy=f"give floats [E] or [E, B or 1, T or 1, 1] on {device}, where E = {adjacency.edges}")
+    axes = weight.dim()
     four = weight if axes == 4 else weight[:, None, None, None]
     along, against = (_divided(one, four) for one in (adjacency.transpose, adjacency))
     if axes == 1:
@@ -112,7 +115,7 @@ def _divided(adjacency: Adjacency, weight: Tensor) -> Tensor:
     _, batch, time, _ = weight.shape
     ones = weight.new_ones((batch, time, adjacency.columns, 1))
     total = spmm(adjacency, ones, weight=weight)
-    inverse = torch.where(total == 0, 0.0, 1.0 / torch.where(total == 0, 1.0, total))
+    inverse = torch.where(total == 0, 0.0, ones / torch.where(total == 0, 1.0, total))
     return sddmm(adjacency, inverse, ones).permute(2, 0, 1, 3) * weight
 
 
@@ -123,6 +126,48 @@ def _square(adjacency: Adjacency, name: str) -> None:
     if adjacency.rows != adjacency.columns:
         raise InputError("a walk needs a graph from a type of nodes to itself", field=name,
                          value=f"{adjacency.columns} -> {adjacency.rows} nodes", remedy="give such a relation")
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)} on {value.device}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _per_edge(weight: object, edges: int) -> bool:
+    """Whether this is ``[E]`` or ``[E, any, any, 1]``."""
+    return isinstance(weight, Tensor) and weight.dim() in (1, 4) and weight.shape[0] == edges \
+        and (weight.dim() == 1 or weight.shape[3] == 1)
+
+
+def check_edge_weight(weight: Tensor | None, name: str, graph: Adjacency, x: Tensor) -> None:
+    """Refuse weights of edges that fit neither the graph nor the features; None fits.
+
+    Args:
+        weight: ``[E]`` or ``[E, B or 1, T or 1, 1]``.
+        name: What the user calls them.
+        graph: The graph.
+        x: ``[B, T, N, F]``, whose type and device they must have.
+
+    Raises:
+        InputError: with this name.
+    """
+    b, t = x.shape[:2]
+    if weight is None or (_per_edge(weight, graph.edges) and weight.dtype == x.dtype and weight.device == x.device and (
+            weight.dim() == 1 or (weight.shape[1] in (1, b) and weight.shape[2] in (1, t)))):
+        return
+    raise InputError("weights do not fit the graph and the features", field=name, value=_described(weight),
+                     remedy=f"give {x.dtype} [E] or [E, B or 1, T or 1, 1] on {x.device}, where E = {graph.edges}, "
+                            f"B = {b}, T = {t}")
+
+
+def check_place(graph: Adjacency, x: Tensor) -> None:
+    """Refuse features on another device than the graph.
+
+    Raises:
+        InputError: naming ``x``.
+    """
+    if x.device != graph.col.device:
+        raise InputError("the graph and the features are on different devices", field="x", value=str(x.device),
+                         remedy=f"the graph is on {graph.col.device}")
 
 
 # ---------------------------------------------------------------- the convolution
@@ -146,6 +191,7 @@ def diffusion_order(nodes: int, edges: int, inputs: int, outputs: int, steps: in
     return "powers" if powers < horner else "horner"
 
 
+@as_product
 def diffusion_conv(forward: Adjacency, x: Tensor, weight: Tensor, backward: Adjacency | None = None,
                    forward_weight: Tensor | None = None, backward_weight: Tensor | None = None,
                    bias: Tensor | None = None, *, recurrence: str = "power", order: str | None = None) -> Tensor:
@@ -154,14 +200,14 @@ def diffusion_conv(forward: Adjacency, x: Tensor, weight: Tensor, backward: Adja
     Both directions share the term without a step. Either one product gives all ``Y_k = x W_k`` and then
     ``z = P z + Y_k`` from the highest power down, or the powers come first and each is multiplied and added to the
     result; the one that moves less memory is taken. The powers are put side by side only where all of them take no more
-    than the result.
+    than the result. Under ``torch.autocast`` all is done in its type, as by a linear layer.
 
     Args:
         forward: The graph whose rows P_f are, for instance :attr:`Walks.forward`.
         x: ``[..., N, F]``.
         weight: ``[1 + K, F, G]``, or ``[1 + 2 K, F, G]`` with both directions.
         backward: The graph of P_b; None: one direction.
-        forward_weight: Weights of P_f per edge, as :func:`stgraph.ops.spmm` takes them.
+        forward_weight: Weights of P_f, ``[E]`` or ``[E, B or 1, T or 1, 1]``; None: all ones.
         backward_weight: The same of P_b.
         bias: ``[G]``, or ``[..., N, G]``; added to the result.
         recurrence: ``power``, or ``chebyshev``: the polynomials ``T_k = 2 P T_(k-1) - T_(k-2)`` in place of the powers,
@@ -176,13 +222,20 @@ def diffusion_conv(forward: Adjacency, x: Tensor, weight: Tensor, backward: Adja
     """
     _square(forward, "forward")
     dense = shapes.features(x, "x", forward.columns)
+    check_place(forward, dense)
+    check_edge_weight(forward_weight, "forward_weight", forward, dense)
     walks = [(forward, forward_weight)]
     if backward is not None:
         _square(backward, "backward")
-        if backward.rows != forward.rows:
-            raise InputError("both directions have the same nodes", field="backward", value=backward.rows,
-                             remedy=f"the forward graph has {forward.rows}")
+        if backward.rows != forward.rows or backward.col.device != dense.device:
+            raise InputError("both directions have the same nodes, on one device", field="backward",
+                             value=f"{backward.rows} nodes on {backward.col.device}",
+                             remedy=f"the forward graph has {forward.rows} on {dense.device}")
+        check_edge_weight(backward_weight, "backward_weight", backward, dense)
         walks.append((backward, backward_weight))
+    elif backward_weight is not None:
+        raise InputError("there is no walk backward that these could be the weights of", field="backward_weight",
+                         value=_described(backward_weight), remedy="give the graph of that walk too")
     steps = _steps(weight, dense, len(walks))
     if recurrence not in RECURRENCES or order not in (None, *ORDERS):
         wrong = recurrence not in RECURRENCES
@@ -240,10 +293,9 @@ def _steps(weight: Tensor, x: Tensor, directions: int) -> int:
     """Length of the walks from the number of matrices."""
     if not isinstance(weight, Tensor) or weight.dtype != x.dtype or weight.device != x.device or weight.dim() != 3 \
             or weight.shape[1] != x.shape[-1] or weight.shape[0] < 1 or (weight.shape[0] - 1) % directions:
-        found = f"{weight.dtype} {list(weight.shape)} on {weight.device}" if isinstance(weight, Tensor) \
-            else type(weight).__name__
         raise InputError("weights are one matrix for no step and one per step and direction", field="weight",
-                         value=found, remedy=f"give {x.dtype} [1 + {directions} K, {x.shape[-1]}, G] on {x.device}")
+                         value=_described(weight),
+                         remedy=f"give {x.dtype} [1 + {directions} K, {x.shape[-1]}, G] on {x.device}")
     return (weight.shape[0] - 1) // directions
 
 

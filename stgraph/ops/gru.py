@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stgraph.ops import shapes
+from stgraph.ops.autocast import in_the_widest
 from stgraph.ops.library import define, like, ops, ready
 from stgraph.ops.names import NAMESPACE
 from stgraph.ops.torch_backend import in_layout, wide
@@ -125,6 +126,7 @@ def _four(h: Tensor, **others: Tensor) -> tuple[Tensor, ...]:
     return (*out, last)
 
 
+@in_the_widest
 def gru_gate(z_pre: Tensor, r_pre: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """The two gates of a recurrent unit: ``z = sigmoid(z_pre)`` and ``sigmoid(r_pre) * h``, in one pass.
 
@@ -144,6 +146,7 @@ def gru_gate(z_pre: Tensor, r_pre: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     return shapes.unfold(z, h), shapes.unfold(kept, h)
 
 
+@in_the_widest
 def gru_blend(z: Tensor, h: Tensor, candidate_pre: Tensor) -> Tensor:
     """The next state of a recurrent unit: ``z * h + (1 - z) * tanh(candidate_pre)``, in one pass.
 

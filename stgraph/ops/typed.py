@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from stgraph.errors import InputError
 from stgraph.ops import shapes
 from stgraph.ops.adjacency import Adjacency, check_index, index_type
-from stgraph.ops.diffusion import Products, flat, unflat
+from stgraph.ops.autocast import as_product
+from stgraph.ops.diffusion import Products, check_edge_weight, check_place, flat, unflat
 from stgraph.ops.library import node_major
 from stgraph.ops.segment import gather_rows
 from stgraph.ops.sparse import spmm
@@ -215,12 +217,14 @@ def grouped_product(device: str, dtype: torch.dtype, inputs: int, outputs: int) 
 
 
 # ---------------------------------------------------------------- the operator
+@as_product
 def typed_spmm(graph: TypedAdjacency, x: Tensor, weight: Tensor, coefficient: Tensor | None = None,
                edge_weight: Tensor | None = None, *, order: str | None = None) -> Tensor:
     """``out[i] = sum over in-edges e of i of edge_weight[e] * x[source of e] @ W[type of e]``. Deterministic.
 
     Types without edges cost nothing. Features that lie slab by slab are copied once to lie node by node where there are
-    several slabs and matrices per type, and the result is copied back.
+    several slabs and matrices per type, and the result is copied back. Under ``torch.autocast`` all is done in its
+    type, as by a linear layer.
 
     Args:
         graph: Edges with types.
@@ -240,10 +244,9 @@ def typed_spmm(graph: TypedAdjacency, x: Tensor, weight: Tensor, coefficient: Te
         raise InputError("expected a TypedAdjacency", field="graph", value=type(graph).__name__,
                          remedy="make one with TypedAdjacency(adjacency, edge_type, types)")
     dense = shapes.features(x, "x", graph.adjacency.columns)
+    check_place(graph.adjacency, dense)
     _check_matrices(graph, dense, weight, coefficient)
-    b, t, _, width = dense.shape
-    if edge_weight is not None:
-        edge_weight = shapes.weights(edge_weight, graph.adjacency.edges, b, t, width, None, 1, dense)
+    check_edge_weight(edge_weight, "edge_weight", graph.adjacency, dense)
     ways = ORDERS if coefficient is None else BASIS_ORDERS
     if order is not None and order not in ways:
         raise InputError("unknown way", field="order", value=order, remedy=f"one of {', '.join(ways)}")
@@ -306,7 +309,7 @@ def _multiplied(x: Tensor, matrices: Tensor, pairs: Pairs) -> Tensor:
         out = rows.new_zeros((0, matrices.shape[2])) + rows.sum() + matrices.sum()
     elif len(sizes) == 1:
         out = rows @ matrices[0]
-    elif grouped_product(x.device.type, x.dtype, width, matrices.shape[2]):
+    elif len(rows) < 2**31 and grouped_product(x.device.type, x.dtype, width, matrices.shape[2]):  # ends are int32
         out = torch.nn.functional.grouped_mm(rows, matrices, offs=pairs.ends * (b * t))
     else:
         out = torch.cat([part @ matrix for part, matrix in zip(rows.split(sizes), matrices.unbind(0), strict=True)])
@@ -317,16 +320,18 @@ def _by_basis(graph: TypedAdjacency, x: Tensor, bases: Tensor, coefficient: Tens
               transform: bool) -> Tensor:
     """One product over all edges per basis, with the coefficients of the edges' types as weights."""
     adjacency = graph.adjacency
-    of_edge = gather_rows(coefficient, graph.edge_type).unbind(1)
-    weights = [one if edge_weight is None else one[:, None, None, None] * edge_weight for one in of_edge]
+    of_edge: Sequence[Tensor] = gather_rows(coefficient, graph.edge_type).unbind(1)
+    if edge_weight is not None:
+        axes = (slice(None), *[None] * (edge_weight.dim() - 1))
+        of_edge = [one[axes] * edge_weight for one in of_edge]
     by_node = node_major(x)
     out: Tensor | None = None
     if transform:
-        for rows, one in zip(Products.apply(flat(x, by_node), bases, None), weights, strict=True):
+        for rows, one in zip(Products.apply(flat(x, by_node), bases, None), of_edge, strict=True):
             out = spmm(adjacency, unflat(rows, x.shape[:3], by_node), weight=one, addend=out)
         assert out is not None
         return out
-    for basis, one in zip(bases.unbind(0), weights, strict=True):
+    for basis, one in zip(bases.unbind(0), of_edge, strict=True):
         rows = flat(spmm(adjacency, x, weight=one), by_node)
         out = rows @ basis if out is None else out.addmm_(rows, basis)
     assert out is not None

@@ -256,10 +256,10 @@ def test_models_on_one_encoder_share_the_states_of_a_city(make_city: MakeCity, f
     one, two = step_of(city, folder).eval(), copy.deepcopy(step_of(city, folder, backend="profile_mlp")).eval()
     one(city.window([30]))
     (kept,) = vars(city.context)["step_states"].values()
-    before = kept["states"]
+    before = kept[0]
     two(city.window([31, 200], two.capabilities.needs))
     assert list(vars(city.context)["step_states"].values()) == [kept]
-    assert kept["states"] is before
+    assert kept[0] is before
     city.use_context(0, 100)  # other rows, other scale: states anew
     assert "step_states" not in vars(city.context)
 
@@ -306,17 +306,18 @@ def test_a_forecast_knows_nothing_of_the_origin_and_after(make_city: MakeCity, f
 def test_the_state_is_that_of_the_last_boundary(make_city: MakeCity, folder: Path) -> None:
     city = make_city()
     model = step_of(city, folder).eval()
-    state, age = model.context(city.window([200, 201, 202]))
+    window = city.window([200, 201, 202])
+    state = model.context(window)
     assert torch.equal(state[0], state[1])
     assert not torch.equal(state[1], state[2])
-    assert age.tolist() == [0, 0.5, 0]
+    assert model.age(window).tolist() == [0, 0.5, 0]
 
 
 def test_the_correction_equals_its_formula(make_city: MakeCity, folder: Path) -> None:
     city = make_city(channels=1)
     model = stir(step_of(city, folder)).eval()
     window = city.window([150, 171])
-    answer, state = model(window).mean, model.context(window)[0]
+    answer, state = model(window).mean, model.context(window)
     plain = model.backend(window).mean
     mean, deviation = float(city.context.mean[0]), float(city.context.deviation[0])
     for b, n in ((0, 3), (1, 6)):
@@ -343,7 +344,7 @@ def test_the_encoder_does_not_move_to_the_last_bit(make_city: MakeCity, folder: 
     assert not any(part.training for part in model.encoder.modules())
     assert not any(weight.requires_grad for weight in model.encoder.parameters())
     window = city.window([100])
-    assert torch.equal(model.context(window)[0], model.context(window)[0])
+    assert torch.equal(model.context(window), model.context(window))
 
 
 def test_the_back_end_and_the_join_learn_eight_windows_by_heart(make_city: MakeCity, folder: Path) -> None:

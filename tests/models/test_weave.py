@@ -28,7 +28,8 @@ def random_model(city: City, **options: object) -> Weave:
     """A model whose every weight matters."""
     torch.manual_seed(0)
     model = Weave.for_city(city, WeaveConfig(width=16, layers=2, alike=3, patch_size=4, **options))
-    torch.nn.init.normal_(model.outside.weight, std=0.3)
+    torch.nn.init.normal_(model.ends["any"].correct.weight, std=0.3)
+    torch.nn.init.normal_(model.ends["any"].gate.weight, std=0.3)
     return model.eval()
 
 
@@ -70,7 +71,8 @@ def test_only_what_is_near_is_heard(make_city) -> None:
     city = with_edges(make_city(nodes=9, hidden=0))
     torch.manual_seed(0)
     model = Weave.for_city(city, WeaveConfig(width=16, layers=2, alike=0, city_mean=False)).eval()
-    torch.nn.init.normal_(model.outside.weight, std=0.3)
+    torch.nn.init.normal_(model.ends["any"].correct.weight, std=0.3)
+    torch.nn.init.normal_(model.ends["any"].gate.weight, std=0.3)
     window = city.window([100], frozenset({"profile"}))
     with torch.no_grad():
         before = model(window).mean

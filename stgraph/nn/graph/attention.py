@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stgraph.errors import InputError
-from stgraph.nn.graph.common import Relation, adjacency_of, edge_weights, glorot, looped, multiply, square
+from stgraph.nn.graph.common import Relation, adjacency_of, edge_weights, glorot, looped, multiply, square, with_bias
 from stgraph.ops.adjacency import Adjacency
 from stgraph.ops.attention import gat_aggregate, graph_attention
 
@@ -64,8 +64,7 @@ class _Heads(nn.Module):
 
     def end(self, out: Tensor) -> Tensor:
         """Heads side by side or their mean, and the bias."""
-        out = out.flatten(-2) if self.concat else out.mean(-2)
-        return out if self.bias is None else out + self.bias
+        return with_bias(out.flatten(-2) if self.concat else out.mean(-2), self.bias)
 
 
 def per_step(run: Callable[..., Tensor], score: Tensor | None, time: int, *features: Tensor) -> Tensor:
@@ -77,6 +76,7 @@ def per_step(run: Callable[..., Tensor], score: Tensor | None, time: int, *featu
         time: Axis of the steps from the first, in all features and in the result.
         features: What the attention takes.
     """
+    score = None if score is None else score.to(features[0].dtype)
     if score is None or score.dim() == 2:
         return run(*features, score)
     steps = [run(*[x.select(time, step) for x in features], score[step]) for step in range(score.shape[0])]

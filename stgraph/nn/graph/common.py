@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from stgraph.errors import InputError
 from stgraph.ops import shapes
 from stgraph.ops.adjacency import Adjacency
+from stgraph.ops.autocast import as_product
 from stgraph.ops.diffusion import flat, unflat
 from stgraph.ops.library import node_major
 from stgraph.ops.typed import edge_list
@@ -193,6 +194,7 @@ class Kept:
 
 
 # ---------------------------------------------------------------- dense products
+@as_product
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x [..., N, F] @ weight [F, G] + bias [G]`` without a copy of features that lie node by node.
 
@@ -207,6 +209,11 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = flat(four, by_node)
     out = rows @ weight if bias is None else torch.addmm(bias, rows, weight)
     return shapes.unfold(unflat(out, four.shape[:3], by_node), x)
+
+
+def with_bias(out: Tensor, bias: Tensor | None) -> Tensor:
+    """The result plus a number per channel, in the type of the result."""
+    return out if bias is None else out + bias.to(out.dtype)
 
 
 def glorot(*shape: int, fan_in: int, fan_out: int) -> torch.nn.Parameter:

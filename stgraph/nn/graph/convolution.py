@@ -19,8 +19,10 @@ from stgraph.nn.graph.common import (
     multiply,
     on_nodes,
     square,
+    with_bias,
 )
 from stgraph.ops.adjacency import Adjacency
+from stgraph.ops.autocast import in_the_widest
 from stgraph.ops.diffusion import RECURRENCES, Walks, diffusion_conv, random_walks
 from stgraph.ops.sparse import sddmm, spmm
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 NORMALISATIONS = ("symmetric", "random_walk", None)
 
 
+@in_the_widest
 def normalised(adjacency: Adjacency, weight: Tensor | None, how: str | None, self_loops: bool,
                like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Weights of a convolution: of the edges, and of each node's own features.
@@ -112,10 +115,9 @@ class GraphConvolution(nn.Module):
             lambda: normalised(adjacency, as_four(given, x), self.normalise, self.self_loops, x))
         first = self.weight.shape[0] >= self.weight.shape[1]
         sent = multiply(x, self.weight) if first else x
+        edges, own = (None if one is None else one.to(sent.dtype) for one in (edges, own))
         out = spmm(adjacency, sent, weight=edges, addend=None if own is None else sent * on_nodes(own, x))
-        if not first:
-            return multiply(out, self.weight, self.bias)
-        return out if self.bias is None else out + self.bias
+        return with_bias(out, self.bias) if first else multiply(out, self.weight, self.bias)
 
 
 class DiffusionConvolution(nn.Module):

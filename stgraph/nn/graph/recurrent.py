@@ -12,6 +12,7 @@ from stgraph.nn.graph.common import Kept, Relation, glorot
 from stgraph.nn.graph.convolution import check_walk, walk, walks_of
 from stgraph.ops import shapes
 from stgraph.ops.adjacency import Adjacency
+from stgraph.ops.autocast import in_the_widest
 from stgraph.ops.diffusion import Walks
 from stgraph.ops.gru import gru_blend, gru_gate
 
@@ -81,10 +82,8 @@ class GraphGRUCell(nn.Module):
         return torch.stack(states, -3) if states else brought[..., :self.hidden]
 
     def _state(self, state: Tensor | None, x: Tensor) -> Tensor:
-        if state is None:
-            return x.new_zeros((*x.shape[:-1], self.hidden))
-        shapes.same(state, x, "state", (*x.shape[:-1], self.hidden))
-        return state
+        shape = (*x.shape[:-1], self.hidden)
+        return x.new_zeros(shape) if state is None else _fitting(state, x, shape)
 
     def _of_input(self, walks: Walks, x: Tensor) -> Tensor:
         return walk(walks, x, self.weight, self.bias, self.both, self.recurrence)
@@ -94,6 +93,12 @@ class GraphGRUCell(nn.Module):
         z_pre, r_pre = walk(walks, state, self.gates, gates, self.both, self.recurrence).split(self.hidden, -1)
         z, kept = gru_gate(z_pre, r_pre, state)
         return gru_blend(z, state, walk(walks, kept, self.candidate, candidate, self.both, self.recurrence))
+
+
+@in_the_widest
+def _fitting(state: Tensor, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    shapes.same(state, x, "state", shape)
+    return state
 
 
 def _at(walks: Walks, step: int, axes: int) -> Walks:

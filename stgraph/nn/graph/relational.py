@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stgraph.errors import InputError
-from stgraph.nn.graph.common import Kept, Relation, adjacency_of, as_four, edge_weights, glorot, multiply
+from stgraph.nn.graph.common import Kept, Relation, adjacency_of, as_four, edge_weights, glorot, multiply, with_bias
 from stgraph.ops.adjacency import Adjacency
 from stgraph.ops.typed import TypedAdjacency, typed_spmm
 
@@ -91,7 +91,7 @@ class RelationalConvolution(nn.Module):
                 sent = self._sent(x[source], graph, [own[place] for place in here], [found[place] for place in here],
                                   edge_weight)
                 out[destination] = out[destination] + sent if destination in out else sent
-        return {kind: value + self.bias[kind] if kind in self.bias else value for kind, value in out.items()}
+        return {kind: with_bias(value, self.bias.get(kind)) for kind, value in out.items()}
 
     def _sent(self, x: Tensor, graph: DynamicHeteroGraph | Mapping[Relation, Adjacency], relations: list[Relation],
               adjacencies: list[Adjacency], edge_weight: Mapping[Relation, Tensor] | str | None) -> Tensor:
