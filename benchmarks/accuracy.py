@@ -48,17 +48,17 @@ SETS = {"los_loop": None, "melbourne_scats": None, "pems_bay_16": None, "beijing
 DAY = {"los_loop": 288, "melbourne_scats": 96, "pems_bay_16": 288, "beijing_subway": 108}  # steps of a (service) day
 BLOCK_SECONDS = 3 * 3600
 STEPS = {  # of each set in the order of SETS: about two minutes of one quiet thread
-    "profile_mlp": (1000, 1200, 9000, 600),
-    "stid": (1200, 1600, 10000, 900),
-    "patchstg": (1200, 1400, 8000, 600),
-    "graph_wavenet": (300, 300, 1500, 300),
-    "dcrnn": (300, 300, 1500, 300),
-    "staeformer": (300, 300, 1500, 300),
-    "opencity": (300, 300, 1500, 300),
-    "opencity, a day": (300, 300, 1500, 300),
-    "step_encoder": (300, 300, 1500, 300),
-    "step": (1000, 1000, 5000, 800),
-    "weave": (1000, 1200, 9000, 600),
+    "profile_mlp": (1000, 1200, 8500, 550),
+    "stid": (1000, 1400, 8500, 750),
+    "patchstg": (1200, 1300, 8000, 700),
+    "graph_wavenet": (330, 550, 3500, 230),
+    "dcrnn": (220, 320, 1200, 160),
+    "staeformer": (80, 110, 900, 60),
+    "opencity": (230, 430, 2500, 170),
+    "opencity, a day": (130, 200, 1200, 140),
+    "step_encoder": (80, 120, 900, 60),
+    "step": (800, 1100, 7000, 600),
+    "weave": (600, 700, 5000, 400),
 }
 
 
@@ -69,10 +69,11 @@ class Entry:
     Args:
         model: Its name in the package.
         settings: ``--set`` options; ``{first}`` stands for the folder of the run of :attr:`first`.
-        role: ``control``, ``model``, or ``ablation`` of the house model.
+        role: ``control``, ``model``, ``ablation`` of the house model, or ``stage``: trained for others, not scored.
         by_set: Further settings for some sets.
+        training: Options of ``stgraph train`` that differ from the model's recipe.
         steps: Whose row of ``STEPS`` is the budget; None for the model's own.
-        first: A model that is trained before, with the same seed and a budget of its own.
+        first: The entry that is trained before, with the same seed and a budget of its own.
         a_day: Whether the history is a day of steps instead of 12.
         trained_as: The entry whose runs are scored again; None: it has runs of its own.
         scored_with: Settings of the config that are changed after training.
@@ -82,6 +83,7 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     role: str = "model"
     by_set: dict[str, dict[str, Any]] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
     steps: str | None = None
     first: str | None = None
     a_day: bool = False
@@ -101,11 +103,13 @@ ENTRIES = {
     PROFILE: Entry(PROFILE),
     "stid": Entry("stid"),
     "patchstg": Entry("patchstg"),
-    "graph_wavenet": Entry("graph_wavenet"),
-    "dcrnn": Entry("dcrnn"),
-    "staeformer": Entry("staeformer"),
+    "graph_wavenet": Entry("graph_wavenet", training={"batch-size": 8}),  # smaller than the recipes', for more steps
+    "dcrnn": Entry("dcrnn", training={"batch-size": 4}),
+    "staeformer": Entry("staeformer", training={"batch-size": 4}),
     "opencity": Entry("opencity", by_set={name: {"minutes": minutes} for name, minutes in TOKENS.items()}),
-    "opencity, a day": Entry("opencity", steps="opencity, a day", a_day=True),
+    "opencity, a day": Entry("opencity", training={"batch-size": 2}, steps="opencity, a day", a_day=True),
+    "step_encoder": Entry("step_encoder", {"width": 64, "layers": 2, "dropout": 0}, role="stage",
+                          training={"batch-size": 4}),
     "step": Entry("step", {"encoder": "{first}", "backend": "stid"}, first="step_encoder"),
     HOUSE: Entry(HOUSE),
     HOUSE_FIXED: Entry(HOUSE, {"node_codes": "true"}),
@@ -115,6 +119,8 @@ ENTRIES = {
     "weave - city mean": ablation(city_mean="false"),
     "weave + patches": ablation(parts="graph,patch,mlp"),
     "weave + days before": ablation(lags="true"),
+    "weave + a week (step)": Entry("step", {"encoder": "{first}", "backend": HOUSE}, role="ablation", steps=HOUSE,
+                                   first="step_encoder"),
     "weave without edges (test)": Entry(HOUSE, role="ablation", trained_as=HOUSE,
                                         scored_with={"given": False, "alike": 0}),
 }
@@ -130,6 +136,7 @@ class Task:
     path: Path
     work: Path
     threads: int
+    steps: int | None = None  # in place of the budget of STEPS
     redo: bool = False
 
     @property
@@ -140,7 +147,8 @@ class Task:
     @property
     def folder(self) -> Path:
         """Where the run is kept."""
-        return self.work / "runs" / f"{self.data}-{''.join(c if c.isalnum() else '_' for c in self.name)}-{self.seed}"
+        name = "".join(letter if letter.isalnum() or letter in "+-" else "_" for letter in self.name)
+        return self.work / "runs" / f"{self.data}-{name}-{self.seed}"
 
 
 # ---------------------------------------------------------------- one run
@@ -152,28 +160,33 @@ def perform(task: Task) -> Record:
     if kept.exists() and not task.redo:
         record = read_json(kept)
         if record.get("request") == asked:
-            return record
-    base = task if task.entry.trained_as is None else dataclasses.replace(task, name=task.entry.trained_as, redo=False)
+            return record | {"entry": dataclasses.asdict(task.entry)}
+    base = other(task, task.entry.trained_as) if task.entry.trained_as else task
     training = train(base)
+    if task.entry.role == "stage":
+        return {}
     record = score(task, base.folder / "run") | {"training": training, "request": asked}
     write_json(kept, record)
     return record
 
 
+def other(task: Task, name: str) -> Task:
+    """The run of another entry on the same set with the same seed, which is kept by now."""
+    return dataclasses.replace(task, name=name, redo=False)
+
+
 def request(task: Task) -> dict[str, Any]:
     """Everything that decides the scores but the code, as plain values of JSON."""
     entry = task.entry
-    asked: dict[str, Any] = {"version": VERSION, "entry": dataclasses.asdict(entry), "seed": task.seed,
-                             "threads": task.threads, "data": data_sha256(task.path), "channels": SETS[task.data]}
+    asked: dict[str, Any] = {"version": VERSION, "model": entry.model, "seed": task.seed, "threads": task.threads,
+                             "data": data_sha256(task.path), "channels": SETS[task.data], "a_day": entry.a_day}
     if entry.trained_as:
-        return plain(asked | {"trained": request(dataclasses.replace(task, name=entry.trained_as))})
-    stages = [stage for stage in (entry.first, entry.model) if stage]
-    settings = entry.settings | entry.by_set.get(task.data, {})
-    asked["stages"] = [{"model": stage, "steps": budget(stage, task), "recipe": model_class(stage).recipe,
-                        "config": dataclasses.asdict(config_from(model_class(stage),
-                                                                 settings if stage == entry.model else {}))}
-                       for stage in stages]
-    return plain(asked)
+        return plain({"trained": request(other(task, entry.trained_as)), "scored_with": entry.scored_with})
+    kind = model_class(entry.model)
+    config = config_from(kind, entry.settings | entry.by_set.get(task.data, {}))
+    return plain(asked | {"steps": budget(task), "recipe": kind.recipe, "training": entry.training,
+                          "config": dataclasses.asdict(config),
+                          "first": request(other(task, entry.first)) if entry.first else None})
 
 
 def plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -181,10 +194,10 @@ def plain(value: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(value))
 
 
-def budget(stage: str, task: Task) -> int | None:
-    """Steps of a model on a set; None for what is not trained by steps."""
-    row = task.entry.steps if stage == task.entry.model and task.entry.steps else stage
-    return STEPS[row][list(SETS).index(task.data)] if row in STEPS else None
+def budget(task: Task) -> int | None:
+    """Steps of an entry on a set; None for what is not trained by steps."""
+    row = STEPS.get(task.entry.steps or task.entry.model)
+    return None if row is None else task.steps or row[list(SETS).index(task.data)]
 
 
 def train(task: Task) -> dict[str, Any]:
@@ -199,33 +212,32 @@ def train(task: Task) -> dict[str, Any]:
     if entry.role == "control":
         return {"steps": None, "first_steps": None, "seconds": None, "cpu_s": None, "peak_mb": None, "threads": None,
                 "best_validation": None}
-    settings = entry.settings | entry.by_set.get(task.data, {})
-    first = None
-    if entry.first:
-        first = train_stage(task, entry.first, {}, "first")
-        settings = {key: value.format(first=task.folder / "first") if isinstance(value, str) else value
-                    for key, value in settings.items()}
-    facts = train_stage(task, entry.model, settings, "run")
-    facts["first_steps"] = first["steps"] if first else None
+    first = train(other(task, entry.first)) if entry.first else None
+    facts = stgraph(*words_of_training(task), log=task.folder / "run.log", threads=task.threads)
+    facts = {key: facts[key] for key in ("steps", "seconds", "cpu_s", "peak_mb", "threads", "best_validation")}
+    facts["first_steps"] = None
     if first:
+        facts |= {"first_steps": first["steps"], "peak_mb": max(facts["peak_mb"], first["peak_mb"])}
         facts |= {key: facts[key] + first[key] for key in ("seconds", "cpu_s")}
-        facts["peak_mb"] = max(facts["peak_mb"], first["peak_mb"])
     write_json(kept, {"request": asked, "facts": facts})
     return facts
 
 
-def train_stage(task: Task, model: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
-    """``stgraph train``, in a process that is measured."""
-    words: list[object] = ["train", "--data", task.path, "--model", model, "--out", task.folder / where,
+def words_of_training(task: Task) -> list[object]:
+    """The words after ``stgraph`` that train an entry."""
+    entry, steps = task.entry, budget(task)
+    words: list[object] = ["train", "--data", task.path, "--model", entry.model, "--out", task.folder / "run",
                            "--seed", task.seed, "--threads", task.threads]
-    steps = budget(model, task)
     words += ["--steps", steps] if steps else []
     words += ["--channels", SETS[task.data]] if SETS[task.data] else []
-    words += ["--history", DAY[task.data]] if task.entry.a_day else []
-    for key, value in settings.items():
+    words += ["--history", DAY[task.data]] if entry.a_day else []
+    for key, value in entry.training.items():
+        words += [f"--{key}", value]
+    for key, value in (entry.settings | entry.by_set.get(task.data, {})).items():
+        if entry.first and isinstance(value, str):
+            value = value.format(first=other(task, entry.first).folder / "run")
         words += ["--set", f"{key}={value}"]
-    answer = stgraph(*words, log=task.folder / f"{where}.log", threads=task.threads)
-    return {key: answer[key] for key in ("steps", "seconds", "cpu_s", "peak_mb", "threads", "best_validation")}
+    return words
 
 
 def stgraph(*words: object, log: Path, threads: int = 1) -> dict[str, Any]:
@@ -320,31 +332,32 @@ def bundle(name: str, data: Path, work: Path) -> Path:
     return path
 
 
-def tasks(options: argparse.Namespace) -> tuple[list[Task], list[Task]]:
-    """What is to be run first, and what scores these runs again."""
-    wanted = dict.fromkeys([*options.models, *(base for name in options.models if (base := ENTRIES[name].trained_as))])
-    found = []
+def phases(options: argparse.Namespace) -> list[list[Task]]:
+    """What is to be run, in three phases: what others build on, what is trained, what scores a kept run again."""
+    wanted = set(options.models)
+    wanted |= {base for name in options.models for base in (ENTRIES[name].first, ENTRIES[name].trained_as) if base}
+    found: list[list[Task]] = [[], [], []]
     for data in options.sets:
         path = bundle(data, options.data, options.work)
-        for name in ENTRIES:
+        for name, entry in ENTRIES.items():
             if name in wanted:
-                alone = ENTRIES[name].role == "control" or name == "var"
-                found += [Task(name, data, seed, path, options.work, options.threads, name in options.redo)
-                          for seed in range(1 if alone else options.seeds)]
-    return ([task for task in found if not task.entry.trained_as], [task for task in found if task.entry.trained_as])
+                seeds = 1 if entry.role == "control" or name == "var" else options.seeds
+                phase = 0 if entry.role == "stage" else 2 if entry.trained_as else 1
+                found[phase] += [Task(name, data, seed, path, options.work, options.threads, options.steps,
+                                      name in options.redo) for seed in range(seeds)]
+    return found
 
 
-def run_all(found: list[Task], jobs: int) -> Iterator[tuple[Task, Record]]:
-    """Records as they come, each task in a fresh process."""
+def run_all(found: list[Task], jobs: int) -> Iterator[tuple[Task, Record | Exception]]:
+    """Records as they come, or why there is none; each task in a fresh process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
         waiting = {pool.submit(perform, task): task for task in found}
         try:
             for done in as_completed(waiting):
-                yield waiting[done], done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+                yield waiting[done], done.exception() or done.result()  # type: ignore[misc]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def ordered(found: dict[Task, Record], sets: list[str]) -> dict[str, Models]:
@@ -379,6 +392,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=list(ENTRIES), choices=list(ENTRIES), metavar="MODEL",
                         help=f"of {'; '.join(ENTRIES)}")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of every model that has one (default 3)")
+    parser.add_argument("--steps", type=int, help="steps of every run, to try the script (default: STEPS)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default 1)")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run (default 1)")
     parser.add_argument("--redo", nargs="+", default=[], choices=list(ENTRIES), metavar="MODEL",
@@ -395,13 +409,20 @@ def main() -> None:
     options = arguments()
     options.work.mkdir(parents=True, exist_ok=True)
     found: dict[Task, Record] = {}
-    started = time.perf_counter()
-    for phase in tasks(options):
+    started, failed = time.perf_counter(), 0
+    for phase in phases(options):
         for task, record in run_all(phase, options.jobs):
-            found[task] = record
-            write(ordered(found, options.sets), options.out)
-            print(f"{time.perf_counter() - started:7.0f} s  {task.data:16} {task.name:26} seed {task.seed}: "
-                  f"MAE {record['horizons']['all']['mae']:.3f}", flush=True)
+            figure = "trained"
+            if isinstance(record, Exception):
+                failed, figure = failed + 1, f"FAILED: {record}"
+            elif record:
+                found[task] = record
+                figure = f"MAE {record['horizons']['all']['mae']:.3f}"
+                write(ordered(found, options.sets), options.out)
+            print(f"{time.perf_counter() - started:7.0f} s  {task.data:16} {task.name:26} seed {task.seed}: {figure}",
+                  flush=True)
+    if failed:
+        raise SystemExit(f"{failed} runs failed; what is there is in {options.out.with_suffix('.md')}")
 
 
 if __name__ == "__main__":

@@ -259,7 +259,7 @@ def what_differs(record: Record) -> str:
 # ---------------------------------------------------------------- one set
 def section(name: str, models: Models) -> list[str]:
     """The table of one set and its bars."""
-    sample = next(records[0] for records in models.values() if is_protocol(records[0]))
+    sample = min((records[0] for records in models.values()), key=lambda record: not is_protocol(record))
     unit = f"counts per {sample['interval_s'] // 60} min" if sample["unit"] in ("1", "count") else sample["unit"]
     lines = [f"## {name}", "",
              f"{', '.join(sample['scored_channels'])} in {unit}; {sample['split']['windows']} test windows from "
@@ -339,11 +339,13 @@ def house_bars(models: Models) -> list[str]:
     if HOUSE not in models:
         return []
     lines = []
-    for rival in HOUSE_CONTROLS:
-        if rival in models:
-            found = compare(models[HOUSE], models[rival])
-            lines.append(f"* {HOUSE} below {rival.replace('_', ' ')}: **{'yes' if found.difference < 0 else 'no'}**, "
-                         f"{found.words()}.")
+    four = [one for one in CONTROLS if one in models]
+    rivals = [(min(four, key=lambda one: mean_mae(models[one])), "the best of the four controls")] if four else []
+    rivals += [(PROFILE, "the control of our own")] if PROFILE in models else []
+    for rival, what in rivals:
+        found = compare(models[HOUSE], models[rival])
+        lines.append(f"* {HOUSE} below {what} ({rival}): **{'yes' if found.difference < 0 else 'no'}**, "
+                     f"{found.words()}.")
     mode = better_mode(models)
     assert mode is not None
     others = {one: records for one, records in ranked(models).items() if one not in (HOUSE, HOUSE_FIXED)}

@@ -1,4 +1,4 @@
-"""The page of ``benchmarks/accuracy.py`` from made records: its figures, its tests and its bars."""
+"""``benchmarks/accuracy.py``: its page from made records (figures, tests, bars), its entries, and what it keeps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ DAYS = 8
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[ModuleType]:
-    """The module that writes the page."""
+def script() -> Iterator[ModuleType]:
+    """The script itself."""
     folder = str(Path(__file__).parents[1] / "benchmarks")
     sys.path.insert(0, folder)
     try:
-        yield importlib.import_module("accuracy_page")
+        yield importlib.import_module("accuracy")
     finally:
         sys.path.remove(folder)
+
+
+@pytest.fixture(scope="module")
+def made(script: ModuleType) -> ModuleType:
+    """The module that writes the page."""
+    return sys.modules["accuracy_page"]
 
 
 def record(mae: float, days: list[float] | None = None, *, seed: int = 0, role: str = "model", validation: float = 1.0,
@@ -112,8 +118,9 @@ def test_the_bars_say_what_was_won_and_what_was_lost(bars: dict[str, str]) -> No
     assert "below the profile MLP and the four controls on every set: **no** (lost: profile_mlp)." in verdicts
     assert "lowest or tied with the lowest on every set: **no** (lost: stid is lower than weave, node" in verdicts
     assert "hurts on at least two sets: **yes** (won, lost)." in verdicts
-    assert "weave below profile mlp: **yes**, -1.000 (-20.0 %" in bars["won"]
-    assert "weave below profile mlp: **no**, +1.000 (+20.0 %" in bars["lost"]
+    assert "weave below the control of our own (profile_mlp): **yes**, -1.000 (-20.0 %" in bars["won"]
+    assert "weave below the control of our own (profile_mlp): **no**, +1.000 (+20.0 %" in bars["lost"]
+    assert "weave below the best of the four controls (last_value): **yes**, -3.000 (-33.3 %" in bars["lost"]
     assert "(weave, node codes) is **below** the best of the others (stid): -0.700" in bars["won"]
     assert "(weave, node codes) is **above** the best of the others (stid): +1.800" in bars["lost"]
     assert "STID below all four controls at steps 3, 6 and 12: **yes**." in bars["won"]
@@ -163,3 +170,88 @@ def test_the_table_of_parts_gives_percent_of_the_house_model(bars: dict[str, str
     assert "| +25.0 %, p " in lines["profile_mlp"]
     assert "| -16.7 %, p " in lines["profile_mlp"]
     assert "| +12.5 %, p " in lines["weave without edges (test)"]
+
+
+# ---------------------------------------------------------------- what is run
+def test_every_entry_can_be_run_as_it_stands(script: ModuleType) -> None:
+    from stgraph.models import config_from, model_class
+
+    for name, entry in script.ENTRIES.items():
+        kind = model_class(entry.model)
+        for data in script.SETS:
+            config = config_from(kind, entry.settings | entry.by_set.get(data, {}))
+            assert all(hasattr(config, field) for field in entry.scored_with), name
+        for base in (entry.first, entry.trained_as):
+            assert base is None or (script.ENTRIES[base].first is None and script.ENTRIES[base].trained_as is None)
+        learns = kind.describe(config).training == "gradient"
+        row = script.STEPS.get(entry.steps or entry.model)
+        assert (row is not None) == learns, name
+        assert row is None or len(row) == len(script.SETS)
+
+
+def test_each_run_has_a_folder_of_its_own(script: ModuleType) -> None:
+    folders = [script.Task(name, data, seed, Path("x.stg"), Path("work"), 1).folder
+               for name in script.ENTRIES for data in script.SETS for seed in range(3)]
+    assert len(set(folders)) == len(folders)
+
+
+def test_what_others_build_on_is_run_first(script: ModuleType, tmp_path: Path) -> None:
+    import argparse
+
+    (tmp_path / "los_loop.stg").mkdir()
+    options = argparse.Namespace(models=["step", "weave without edges (test)", "var"], sets=["los_loop"], seeds=2,
+                                 data=tmp_path, work=tmp_path, threads=1, steps=None, redo=["step"])
+    found = [[(task.name, task.seed, task.redo) for task in phase] for phase in script.phases(options)]
+    assert found == [[("step_encoder", 0, False), ("step_encoder", 1, False)],
+                     [("var", 0, False), ("step", 0, True), ("step", 1, True), ("weave", 0, False),
+                      ("weave", 1, False)],
+                     [("weave without edges (test)", 0, False), ("weave without edges (test)", 1, False)]]
+
+
+def test_a_kept_run_is_done_anew_only_where_what_is_asked_differs(script: ModuleType, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, int | None]] = []
+
+    def trained(task: Any) -> dict[str, Any]:
+        ran.append((task.name, script.budget(task)))
+        return {"steps": script.budget(task)}
+
+    monkeypatch.setattr(script, "train", trained)
+    monkeypatch.setattr(script, "score", lambda task, folder: {"mae": 1.0})
+    monkeypatch.setattr(script, "data_sha256", lambda path: "0" * 64)
+    task = script.Task("stid", "los_loop", 0, tmp_path / "los_loop.stg", tmp_path, 1)
+    first = script.perform(task)
+    assert first["training"]["steps"] == script.STEPS["stid"][0]
+    assert script.perform(task)["request"] == first["request"]
+    assert ran == [("stid", script.STEPS["stid"][0])]
+    script.perform(script.dataclasses.replace(task, steps=7))
+    assert ran[1:] == [("stid", 7)]
+    script.perform(script.dataclasses.replace(task, steps=7, redo=True))
+    assert ran[2:] == [("stid", 7)]
+    monkeypatch.setattr(script.model_class("stid"), "recipe", {"learning_rate": 0.1})
+    script.perform(script.dataclasses.replace(task, steps=7))
+    assert ran[3:] == [("stid", 7)]
+
+
+def test_blocks_add_up_to_the_errors_of_the_part(script: ModuleType) -> None:
+    from stgraph.evaluate import evaluate
+    from stgraph.graph import Channel, DynamicHeteroGraph, Signal, TimeAxis
+    from stgraph.models import model_class
+    from stgraph.windows import City
+
+    random = np.random.default_rng(0)
+    values = random.normal(20, 4, (600, 3, 1)).astype(np.float32)
+    graph = DynamicHeteroGraph(time=TimeAxis(1_330_588_800, 1800, len(values)))
+    graph["sensor"].node_id = np.array(["a", "b", "c"])
+    graph.add_signal("sensor", "readings", Signal(values, random.random(values.shape) > 0.1,
+                                                  [Channel("speed", "speed", "mph")]))
+    city = City(graph)
+    model = model_class("last_value").for_city(city)
+    blocks = script.BlockSums(city)
+    model.register_forward_hook(blocks)
+    scored = evaluate(model, city, "test", controls=False)
+    kept = blocks.kept()
+    assert sum(count for _, count in kept.values()) == float(scored.errors.count.sum())
+    assert sum(total for total, _ in kept.values()) == pytest.approx(float(scored.errors.absolute.sum()), rel=1e-6)
+    first, last = city.split.rows("test")
+    assert list(kept) == [str(number) for number in range((first + 12) // 6, (last - 1) // 6 + 1)]  # 6 rows in 3 hours

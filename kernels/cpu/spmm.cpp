@@ -155,14 +155,14 @@ Tensor weighted_sum(Tensor rowptr, Tensor col, std::optional<Tensor> edge, std::
   if (axes > 3) p.x_stride.time = x.stride(1);
   bool by_node = p.nodes > 1 && (p.batch > 1 || p.time > 1) && (p.batch == 1 || p.x_stride.node > p.x_stride.batch) &&
                  (p.time == 1 || p.x_stride.node > p.x_stride.time);
-  Tensor out = axes == 2   ? torch::stable::new_empty(x, {rows, p.width})
-               : axes == 4 ? like(x, rows, by_node)
-               : by_node ? torch::stable::transpose(torch::stable::new_empty(x, {rows, p.batch, p.width}), 0, 1)
-                         : torch::stable::new_empty(x, {p.batch, rows, p.width});
+  p.out_stride = by_node ? Strides{p.time * p.width, p.width, p.batch * p.time * p.width}
+                         : Strides{p.time * rows * p.width, rows * p.width, p.width};
+  const int64_t sizes[4] = {p.batch, p.time, rows, p.width};
+  const int64_t steps[4] = {p.out_stride.batch, p.out_stride.time, p.out_stride.node, 1};
+  Tensor out = axes == 3 ? empty(x, {p.batch, rows, p.width}, {steps[0], steps[2], 1})
+                         : empty(x, {sizes + 4 - axes, size_t(axes)}, {steps + 4 - axes, size_t(axes)});
   if (rows == 0 || p.batch * p.time * p.width == 0) return out;
-  p.out = out.mutable_data_ptr(), p.out_stride.node = out.stride(axes - 2);
-  if (axes > 2) p.out_stride.batch = out.stride(0);
-  if (axes > 3) p.out_stride.time = out.stride(1);
+  p.out = out.mutable_data_ptr();
   if (weight.has_value()) {
     STD_TORCH_CHECK(weight->dim() == 1 && weight->size(0) == col.size(0) && weight->scalar_type() == x.scalar_type(),
                     "weight: expected [E] of the type of the features");

@@ -78,6 +78,19 @@ inline Tensor like(const Tensor& x, int64_t rows, bool by_node, std::optional<Sc
   return torch::stable::transpose(torch::stable::transpose(out, 0, 1), 1, 2);
 }
 
+// An uninitialised tensor of the type and on the device of x; a tenth of what new_empty takes, and of a small call.
+inline Tensor empty(const Tensor& x, torch::headeronly::IntHeaderOnlyArrayRef sizes,
+                    torch::headeronly::IntHeaderOnlyArrayRef strides) {
+  int32_t type = 0, device = 0, number = 0;
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(x.get(), &number));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
+                                                         strides.data(), type, device, number, &made));
+  return Tensor(made);
+}
+
 inline void check_features(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() == 4 && (x.stride(3) == 1 || x.size(3) <= 1 || x.numel() == 0), name,
                   ": expected [B, T, N, F] with F contiguous");

@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(kThreads, 1) each(Pass p, Order order) {
   Pack<scalar_t, kCount> in[Work::kIn], out[Work::kOut];
 #pragma unroll
   for (int k = 0; k < Work::kIn; ++k)
-    in[k] = load<scalar_t, kCount>(slab<const scalar_t>(p.part[k], at.batch, at.time) + node * p.part[k].node + channel);
+    in[k] =
+        load<scalar_t, kCount>(slab<const scalar_t>(p.part[k], at.batch, at.time) + node * p.part[k].node + channel);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     acc_t given[Work::kIn], made[Work::kOut];

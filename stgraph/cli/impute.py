@@ -38,14 +38,10 @@ def impute(
     graph = filled_graph(run.model, city, {"model": run.model.name, "weights_sha256": weights,
                                            "data_sha256": city.sha256}, device=device)
     save(graph, out)
-    runs, told = graph.table("filled"), graph.metadata["filled"][-1]
-    silent = int((city.context.count == 0).any(1).sum())
-    longest = max(runs["steps"].to_pylist(), default=0) * city.time.step
-    result = {"model": run.model.name, "data": str(data), "data_sha256": city.sha256, "out": str(out),
-              "out_sha256": data_sha256(out), **{name: told[name] for name in ("channels", "entries", "share")},
-              "runs": len(runs), "longest_run_s": longest, "silent_sensors": silent}
-    note(f"Filled {told['entries']:,} entries ({100 * told['share']:.1f} %) in {len(runs):,} runs, the longest "
-         f"{longest / 3600:g} h; the bundle is in {out}, the runs are in its table 'filled'.")
+    told, silent = graph.metadata["filled"][-1], int((city.context.count == 0).any(1).sum())
+    result = {"data": str(data), "out": str(out), "out_sha256": data_sha256(out), "silent_sensors": silent, **told}
+    note(f"Filled {told['entries']:,} entries ({100 * told['share']:.1f} %) in {told['runs']:,} runs, the longest "
+         f"{told['longest_run_s'] / 3600:g} h; the bundle is in {out}, the runs are in its table 'filled'.")
     if silent:
         note(f"{silent} sensor(s) show nothing at all: what stands there now is what the others tell.")
     if json:

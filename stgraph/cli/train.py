@@ -30,6 +30,10 @@ NodeType = Annotated[str | None, typer.Option(
     "--node-type", help="Whose signal to forecast: sensor if not given, else the only type that has signals.")]
 SignalName = Annotated[str | None, typer.Option(
     "--signal", help="Which signal, where the nodes have several.")]
+Also = Annotated[list[str] | None, typer.Option(
+    "--also", metavar="TYPE[:SIGNAL[:CHANNEL+...]]",
+    help="Another type of nodes to train with at once, such as segment:traffic:count; one without a signal by its "
+         "attributes, such as event:6h, remembered for so long. May be given several times.")]
 Settings = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="A setting of the model, such as width=64; may be given several times.")]
 Objective = Annotated[str | None, typer.Option(
@@ -53,7 +57,7 @@ def train(
     more: Bundles = None, data: Data = None, model: Model = None, out: Out = None, minutes: Minutes = None,
     steps: Steps = None, passes: Passes = None, seed: Seed = None, history: History = None, horizon: Horizon = None,
     split: Shares = None, channels: Channels = None, node_type: NodeType = None, signal: SignalName = None,
-    settings: Settings = None, objective: Objective = None,
+    also: Also = None, settings: Settings = None, objective: Objective = None,
     batch_size: BatchSize = None, learning_rate: LearningRate = None, weight_decay: WeightDecay = None,
     precision: Precision = None, patience: Patience = None, workers: Workers = None, threads: Threads = None,
     device: Device = None, resume: Resume = False, overwrite: Overwrite = False, json: Json = False,
@@ -71,17 +75,19 @@ def train(
     request: dict[str, Any] = {
         "data": [*(data or []), *(more or [])], "model": model, "settings": _settings(settings), "history": history,
         "horizon": horizon, "split": split, "channels": channels, "node_type": node_type, "signal": signal,
-        "objectives": _objectives(objective), **training}
+        "also": also or [], "objectives": _objectives(objective), **training}
     if resume:
         request = _from_run(out, request)
     _check(request)
 
     from stgraph.train import Budget, TrainingInterrupted, fit
     from stgraph.windows import City
+    from stgraph.windows.city import also_of
 
     options = {name: 12 if request[name] is None else request[name] for name in ("history", "horizon")}
     options |= {"fractions": _fractions(request["split"]), "channels": _names(request["channels"]),
-                "node_type": request.get("node_type"), "signal": request.get("signal")}
+                "node_type": request.get("node_type"), "signal": request.get("signal"),
+                "also": also_of(request["also"]) if isinstance(request["also"], list) else request["also"]}
     extra: dict[str, Any] = {name: request.get(name) for name in ("clip", "objectives", "weights", *training)}
     budget = Budget(minutes=minutes, steps=steps, passes=passes)
     cities = [City.open(path, **options) for path in request["data"]]
@@ -108,6 +114,7 @@ def _from_run(out: Path, request: dict[str, Any]) -> dict[str, Any]:
     known = {"data": [item["path"] for item in record["data"]], "model": record["model"],
              "settings": record["config"], "split": record["split"]["fractions"], "weights": record["city_weights"],
              **{name: record["data"][0].get(name) for name in ("node_type", "signal")},
+             "also": record["data"][0].get("also", {}),
              **{name: record.get(name) for name in ("history", "horizon", "channels", "seed", "batch_size",
                                                     "learning_rate", "weight_decay", "clip", "precision", "patience",
                                                     "objectives", "threads")}}

@@ -55,6 +55,40 @@ class SplitConformal:
         return Band(mean - half, mean + half)
 
 
+class ConformalQuantiles:
+    r"""Split conformal around a model's own interval: ``[low - q, high + q]``, wide where the model is unsure.
+
+    .. math:: q_{hc} = \text{the } \lceil (n + 1) \, level \rceil \text{-th smallest of } \max(low - y, y - high)
+
+    over the ``n`` observed validation targets of step ``h`` and channel ``c`` (Y. Romano, E. Patterson, E. Candès:
+    Conformalized Quantile Regression, NeurIPS 2019). The promise is that of :class:`SplitConformal`; ``q`` is negative
+    where the model's interval is too wide.
+
+    Args:
+        level: Promised coverage, in (0, 1).
+
+    Raises:
+        InputError: for a level outside (0, 1).
+    """
+
+    def __init__(self, level: float = 0.9) -> None:
+        _check(level, None)
+        self.level = level
+        self.quantile = torch.zeros(0)
+
+    def fit(self, low: Tensor, high: Tensor, target: Tensor, mask: Tensor) -> ConformalQuantiles:
+        """Take validation intervals, targets and mask in, ``[M, H, N, C]`` each."""
+        outside = torch.maximum(low.double() - target, target - high.double())
+        scores, count = _sorted(torch.where(mask, outside, math.nan))
+        self.quantile = _pick(scores, count, torch.full(count.shape, 1 - self.level, dtype=torch.float64))
+        return self
+
+    def interval(self, low: Tensor, high: Tensor) -> Band:
+        """The intervals of own intervals ``[M, H, N, C]``; one that would be turned round is its middle."""
+        half, middle = self.quantile[:, None], (low + high) / 2
+        return Band(torch.minimum(low - half, middle), torch.maximum(high + half, middle))
+
+
 class AdaptiveConformal:
     r"""Conformal intervals that follow a drift: wider after misses, narrower after hits.
 

@@ -174,11 +174,11 @@ def filled_graph(model: Forecaster, city: City, note: dict[str, Any], *, device:
     complete[..., places], seen[..., places] = values, True
     graph.add_signal(city.node_type, city.signal_name, Signal(complete, seen, whole.channels))
     table = _runs(city, ~mask)
-    if "filled" in graph.tables:
-        table = pa.concat_tables([graph.table("filled"), table])
-    graph.tables["filled"] = table
     entry = {"node_type": city.node_type, "signal": city.signal_name, "channels": city.signal.channel_names,
-             "entries": int((~mask).sum()), "share": round(float((~mask).mean()), 6), **note}
+             "entries": int((~mask).sum()), "share": round(float((~mask).mean()), 6), "runs": len(table),
+             "longest_run_s": max(table["steps"].to_pylist(), default=0) * city.time.step, **note}
+    earlier = [graph.table("filled")] if "filled" in graph.tables else []
+    graph.tables["filled"] = pa.concat_tables([*earlier, table])
     graph.metadata["filled"] = [*graph.metadata.get("filled", []), entry]
     return graph
 
@@ -191,7 +191,7 @@ def _runs(city: City, gaps: np.ndarray) -> pa.Table:
     change = np.diff(series, axis=1, prepend=0, append=0)
     (which, start), (_, stop) = np.nonzero(change == 1), np.nonzero(change == -1)
     node, channel = np.divmod(which, gaps.shape[2])
-    first, last = (pa.array(city.time.times(rows).astype("datetime64[s]"), pa.timestamp("s", "UTC"))
+    first, last = (pa.array(city.time.times(rows).astype("datetime64[s]"), pa.timestamp("ms", "UTC"))
                    for rows in (start, stop - 1))
     names = np.array(city.signal.channel_names, dtype=object)
     return pa.table({"node": pa.array(city.node_ids[node].astype(object), pa.string()),

@@ -28,9 +28,10 @@ class Variogram:
     def covariance(self, distance: np.ndarray) -> np.ndarray:
         """Covariance ``[N, N]`` of the places of a distance matrix: sill and nugget less ``gamma``.
 
-        Two places at one point differ by the nugget; a little more on the diagonal keeps it regular without one.
+        Two places at one point differ by the nugget; a little more on the diagonal keeps it regular without one. Of a
+        field that never differs it is the identity, by which neighbours count alike.
         """
-        here = np.eye(len(distance)) * (self.nugget + 1e-6 * (self.sill + self.nugget))
+        here = np.eye(len(distance)) * (self.nugget + 1e-6 * (self.sill + self.nugget) or 1.0)
         return self.sill * np.exp(-distance / self.range) + here
 
 

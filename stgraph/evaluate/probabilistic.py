@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stgraph.errors import InputError
 from stgraph.models import Forecaster
-from stgraph.windows import City, PartBatches, loader
+from stgraph.windows import City, Forecast, PartBatches, loader
 
 _LEAST = 1e-12
 
@@ -25,12 +25,19 @@ class Predictions:
         target: ``[M, H, N, C]`` float64; 0 where nothing was observed.
         mask: ``[M, H, N, C]`` bool, True where the target was observed.
         origin: ``[M]`` int64 row of the first wanted step.
+        crps: ``[M, H, N, C]`` float64 of the model's own distribution; None for a model without one.
+        levels: Levels of its quantiles; empty for samples.
+        low, high: ``[M, H, N, C]`` float64, the model's own central interval; None where it gives none.
     """
 
     mean: Tensor
     target: Tensor
     mask: Tensor
     origin: Tensor
+    crps: Tensor | None = None
+    levels: tuple[float, ...] = ()
+    low: Tensor | None = None
+    high: Tensor | None = None
 
     @property
     def residual(self) -> Tensor:
@@ -38,14 +45,15 @@ class Predictions:
         return torch.where(self.mask, self.target - self.mean, 0)
 
 
-def predictions(model: Forecaster, city: City, part: str, *, batch_size: int = 64,
+def predictions(model: Forecaster, city: City, part: str, *, level: float = 0.9, batch_size: int = 64,
                 device: str | torch.device = "cpu") -> Predictions:
-    """Forecasts of every window of a part, in memory: ``M H N C`` numbers of 17 bytes.
+    """Forecasts of every window of a part, in memory: ``M H N C`` numbers of 17 bytes, 41 with a distribution.
 
     Args:
         model: The forecaster.
         city: The city.
         part: ``train``, ``validation`` or ``test``.
+        level: Coverage of the model's own interval, where it gives quantiles or samples.
         batch_size: Windows at a time.
         device: Where the model runs.
 
@@ -58,16 +66,45 @@ def predictions(model: Forecaster, city: City, part: str, *, batch_size: int = 6
     if len(batches) == 0:
         raise InputError(f"the {part} part holds no window", field="split", value=city.split.rows(part),
                          remedy="choose another part or other shares")
-    found: list[list[Tensor]] = [[], [], [], []]
+    found: list[dict[str, Tensor]] = []
+    levels: tuple[float, ...] = ()
     with torch.inference_mode():
         for window in loader(batches):
             assert window.target is not None
             assert window.target_mask is not None
-            answer = model(window.to(device)).mean.cpu().double()
-            for kept, one in zip(found, (answer, window.target.double(), window.target_mask, window.origin),
-                                 strict=True):
-                kept.append(one)
-    return Predictions(*(torch.cat(parts) for parts in found))
+            answer, target = model(window.to(device)), window.target.double()
+            levels = answer.levels
+            one = {"mean": answer.mean.cpu().double(), "target": target, "mask": window.target_mask,
+                   "origin": window.origin}
+            if answer.samples is not None:
+                one["crps"] = crps_samples(answer.samples.cpu(), target)
+            elif answer.quantiles is not None:
+                one["crps"] = crps_quantiles(answer.quantiles.cpu(), answer.levels, target)
+            if (band := central_interval(answer, level)) is not None:
+                one["low"], one["high"] = (bound.cpu().double() for bound in band)
+            found.append(one)
+    return Predictions(**{name: torch.cat([one[name] for one in found]) for name in found[0]}, levels=levels)
+
+
+def central_interval(answer: Forecast, level: float) -> tuple[Tensor, Tensor] | None:
+    """Lower and upper bound ``[B, H, N, C]`` of a forecast's own central interval.
+
+    Quantiles between two levels lie on a straight line. None for a point forecast, and where the outermost levels do
+    not reach so far.
+    """
+    wanted = ((1 - level) / 2, (1 + level) / 2)
+    if answer.samples is not None:
+        low, high = torch.quantile(answer.samples.float(), answer.samples.new_tensor(wanted, dtype=torch.float32), 0)
+        return low, high
+    known = torch.tensor(answer.levels, dtype=torch.float64)
+    if answer.quantiles is None or known[0] > wanted[0] + 1e-9 or known[-1] < wanted[1] - 1e-9:
+        return None
+    bounds = []
+    for one in wanted:
+        above = int(torch.searchsorted(known, one - 1e-9).clamp(1, len(known) - 1))
+        share = float(((one - known[above - 1]) / (known[above] - known[above - 1])).clamp(0, 1))
+        bounds.append(torch.lerp(answer.quantiles[..., above - 1], answer.quantiles[..., above], share))
+    return bounds[0], bounds[1]
 
 
 # -------------------------------------------------------------------- continuous ranked probability score
@@ -110,10 +147,18 @@ def crps_quantiles(quantiles: Tensor, levels: Sequence[float], target: Tensor) -
     Returns:
         ``[...]`` float64.
     """
-    level = torch.tensor(levels, dtype=torch.float64, device=quantiles.device)
+    total = torch.zeros_like(target, dtype=torch.float64)
+    for level, share, quantile in zip(levels, _shares(levels), quantiles.unbind(-1), strict=True):  # to spare memory
+        above = target.double() - quantile.double()
+        total += share * torch.maximum(level * above, (level - 1) * above)
+    return 2 * total
+
+
+def _shares(levels: Sequence[float]) -> list[float]:
+    """How much of the levels from 0 to 1 each one stands for."""
+    level = torch.tensor(levels, dtype=torch.float64)
     bounds = torch.cat([level.new_zeros(1), (level[1:] + level[:-1]) / 2, level.new_ones(1)])
-    above = target.double()[..., None] - quantiles.double()
-    return 2 * (torch.maximum(level * above, (level - 1) * above) * bounds.diff()).sum(-1)
+    return [float(share) for share in bounds.diff()]
 
 
 def crps_gaussian(mean: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
@@ -178,9 +223,13 @@ class GaussianResiduals:
         self.deviation = torch.where(few, pooled[1], deviation)[0]
         return self
 
-    def crps(self, mean: Tensor, target: Tensor) -> Tensor:
-        """CRPS of every entry ``[M, H, N, C]`` of a point forecast."""
-        return crps_gaussian(mean + self.bias, self.deviation, target)
+    def crps(self, mean: Tensor, target: Tensor, levels: Sequence[float] = ()) -> Tensor:
+        """CRPS of every entry ``[M, H, N, C]`` of a point forecast; at some levels alone where these are given, to
+        compare with a model that has no others."""
+        if not levels:
+            return crps_gaussian(mean + self.bias, self.deviation, target)
+        z = math.sqrt(2) * torch.erfinv(2 * torch.tensor(levels, dtype=torch.float64) - 1)
+        return _crps_around(mean, self.bias + self.deviation * z.view(-1, 1, 1, 1), levels, target)
 
     def interval(self, mean: Tensor, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """Lower and upper bound of the central interval."""
@@ -196,14 +245,14 @@ class EmpiricalResiduals:
 
     Args:
         by_node: Quantiles for each horizon step, node and channel; else for each horizon step and channel.
-        levels: Number ``Q`` of levels, evenly spaced: ``(k + 1/2) / Q``.
+        levels: ``Q`` levels in (0, 1), rising, or their number, evenly spaced: ``(k + 1/2) / Q``.
     """
 
-    def __init__(self, by_node: bool = False, levels: int = 99) -> None:
-        if levels < 1:
-            raise InputError("there is at least one level", field="levels", value=levels)
+    def __init__(self, by_node: bool = False, levels: int | Sequence[float] = 99) -> None:
         self.by_node = by_node
-        self.levels = ((torch.arange(levels, dtype=torch.float64) + 0.5) / levels).tolist()
+        self.levels = [(k + 0.5) / levels for k in range(levels)] if isinstance(levels, int) else list(levels)
+        if not self.levels:
+            raise InputError("there is at least one level", field="levels", value=levels)
         self.offset = torch.zeros(0)
 
     def fit(self, residual: Tensor, mask: Tensor) -> EmpiricalResiduals:
@@ -222,12 +271,17 @@ class EmpiricalResiduals:
         return self
 
     def crps(self, mean: Tensor, target: Tensor) -> Tensor:
-        """CRPS of every entry ``[M, H, N, C]`` of a point forecast, level by level to spare memory."""
-        above, total = target.double() - mean.double(), torch.zeros_like(target, dtype=torch.float64)
-        for level, offset in zip(self.levels, self.offset, strict=True):
-            missed = above - offset
-            total += torch.maximum(level * missed, (level - 1) * missed)
-        return 2 * total / len(self.levels)
+        """CRPS of every entry ``[M, H, N, C]`` of a point forecast."""
+        return _crps_around(mean, self.offset, self.levels, target)
+
+
+def _crps_around(mean: Tensor, offset: Tensor, levels: Sequence[float], target: Tensor) -> Tensor:
+    """CRPS of quantiles ``mean + offset [Q, ...]``, level by level to spare memory."""
+    above, total = target.double() - mean.double(), torch.zeros_like(target, dtype=torch.float64)
+    for level, share, one in zip(levels, _shares(levels), offset, strict=True):
+        missed = above - one
+        total += share * torch.maximum(level * missed, (level - 1) * missed)
+    return 2 * total
 
 
 def _check_observed(mask: Tensor) -> None:

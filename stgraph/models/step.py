@@ -80,7 +80,7 @@ class STEP(Forecaster):
         self.now = nn.Linear(series + 1, width)
         self.state = nn.Linear((1 + config.ahead) * known, width) if config.states else None
         self.messages = None
-        if config.graph == "on" or (config.graph == "auto" and config.backend in _ON_EDGES):
+        if _learns_graph(config):
             self.messages = LearnedMessagePassing(width, known, config.k, dropout=config.dropout)
         self.mlp = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(width, width), nn.ReLU())
         self.gate, self.correction = (nn.Linear(width, sizes.horizon * sizes.channels) for _ in range(2))
@@ -94,7 +94,7 @@ class STEP(Forecaster):
         kind, chosen = _backend(config)
         abilities = kind.describe(chosen)
         encoder = config_from(StepEncoder, _settings(config.encoder_settings, "encoder_settings"))
-        minutes = StepEncoder.describe(encoder).long_minutes
+        minutes = StepEncoder.describe(encoder).long_minutes if config.states or _learns_graph(config) else 0.0
         return replace(abilities, any_horizon=False, any_series=False,
                        long_minutes=max(minutes, abilities.long_minutes))
 
@@ -180,15 +180,19 @@ class STEP(Forecaster):
     # ---------------------------------------------------------------- what is kept for each city
     def context(self, window: Window) -> Tensor:
         """The states ``[B, N, (1 + ahead) D]`` at the last patch boundary before each origin."""
-        city, ahead, kept = window.city, self.config.ahead, self._kept(window.city)
-        boundary = window.origin.cpu().numpy() // steps_of_patch(self.encoder, city)
+        city, states = window.city, self.states_of(window.city)
         with torch.inference_mode(False), torch.no_grad():  # what is kept must not be bound to an evaluation
-            if ahead not in kept:
-                kept[ahead] = CachedStates(self.encoder, city, ahead)
-            states: CachedStates = kept[ahead]
             if self.training:  # all at once, in the first step, so that steps cost the same from then on
                 states.fill(np.arange(city.split.rows("validation")[1] // states.every + 1), self.encoder, city)
-            return states.at(boundary, self.encoder, city).to(window.values)
+            return states.at(window.origin.cpu().numpy() // states.every, self.encoder, city).to(window.values)
+
+    def states_of(self, city: City) -> CachedStates:
+        """The states of a city, which all models on this encoder share."""
+        kept, ahead = self._kept(city), self.config.ahead
+        if ahead not in kept:
+            with torch.inference_mode(False):
+                kept[ahead] = CachedStates(self.encoder, city, ahead)
+        return kept[ahead]
 
     def age(self, window: Window) -> Tensor:
         """How long before each origin that boundary lies, in patches, ``[B]``."""
@@ -233,6 +237,11 @@ def _backend(config: STEPConfig) -> tuple[type[Forecaster], Any]:
     if config.graph not in ("auto", "on", "off"):
         raise InputError("unknown choice", field="graph", value=config.graph, remedy="use one of auto, on, off")
     return kind, chosen
+
+
+def _learns_graph(config: STEPConfig) -> bool:
+    """Whether messages run along a learned graph."""
+    return config.graph == "on" or (config.graph == "auto" and config.backend in _ON_EDGES)
 
 
 def _settings(text: str, field: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from stgraph.nn import CalendarEmbedding, ChannelScaler, PatchValues, TemporalAt
 from stgraph.nn.calendar import next_day
 from stgraph.windows import City, Forecast, Window, long_history
 
-_SERIES = 128  # encoded at a time: some 100 MB
+_SERIES = 32  # encoded at a time: some 25 MB, which a processor keeps close
 
 
 @dataclass

@@ -11,12 +11,16 @@ profile leaves each training row's own day out (:mod:`stgraph.windows.context`).
 
 What was seen are tokens; what is wanted are tokens too, which show the profile and the clock but no reading. A forecast
 wants the steps to come, filling gaps wants the steps of the window itself: the same weights do both.
+
+Nodes of several types are woven at once: those with a signal as above, others by tokens of their attributes, along the
+relations that stand at the window's origin. A type that is not there costs nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,16 +28,18 @@ from torch import Tensor, nn
 
 from stgraph.errors import InputError
 from stgraph.models.base import Capabilities, Forecaster, Sizes
-from stgraph.nn import CalendarEmbedding, FutureQueries, PatchLayout, PlaceCode, QuantileHead, place_features
+from stgraph.models.weave_city import Around, each_channel, names, relation_names, relations
+from stgraph.nn import CalendarEmbedding, FutureQueries, PatchLayout, PlaceCode, QuantileHead
+from stgraph.nn.attributes import AttributeTokens
 from stgraph.nn.blocks import BlockConfig, SpaceTimeStack, Surroundings
 from stgraph.nn.calendar import next_day
-from stgraph.nn.learned_graph import residual_graph
 from stgraph.nn.message_passing import Relation, RelationName
 from stgraph.nn.series import interpolate, off_cells, on_cells
 from stgraph.nn.time_patches import patch_layout
-from stgraph.ops import Adjacency
-from stgraph.partition import Partition, feature, kdtree, local_metres
-from stgraph.windows import Calendar, City, Context, Forecast, Window
+from stgraph.partition import Partition
+from stgraph.windows import AttributeWindow, Calendar, City, Context, Forecast, Layer, Window
+
+__all__ = ["Weave", "WeaveConfig", "relations"]
 
 
 @dataclass(frozen=True)
@@ -55,10 +61,13 @@ class WeaveConfig:
     city_mean: bool = True  # the city's mean departure is read too
     lags: bool = False  # departures of the wanted steps a day and a week ago are read too
     patch_size: int = 32  # patch: nodes of a patch at most
+    breadth: Literal["summaries", "same_slot"] = "summaries"  # patch: how patches meet
     quantiles: str = ""  # levels to answer beside the middle one, such as 0.05,0.5,0.95
     node_codes: bool = False  # a learned vector for each node of one network: transductive
     diffusion: bool = False  # can be trained to take noise away
     types: str = ""  # of nodes that have projections in and out of their own; all others share
+    relations: str = ""  # graph: between types, such as at,on,in, that have weights of their own; all others share
+    buckets: int = 0  # rows of the table of attributes; 0: none, and 1024 for a city with types known by them
 
 
 @dataclass(frozen=True)
@@ -101,12 +110,13 @@ class Ends(nn.Module):
 class Weave(Forecaster):
     """Each node and channel is a series; series meet in the parts ``graph`` and ``patch``.
 
-    Shapes: states are ``h [B C, S, N, D]`` with ``S`` tokens of what is wanted.
+    Shapes: states are ``h [B C, S, N, D]`` with ``S`` tokens of what is wanted, for each type of nodes.
     """
 
     name = "weave"
     Config = WeaveConfig
     recipe: ClassVar[dict[str, Any]] = {"learning_rate": 2e-3, "weight_decay": 1e-4, "batch_size": 32}
+    several_types: ClassVar[bool] = True
 
     def __init__(self, config: WeaveConfig, sizes: Sizes) -> None:
         super().__init__(config, sizes)
@@ -114,18 +124,20 @@ class Weave(Forecaster):
         if cells < 1 or abs(cells * config.cell - config.minutes) > 1e-6:
             raise InputError("the cells do not divide the token", field="cell", value=config.cell,
                              remedy=f"choose a divisor of {config.minutes:g} minutes")
-        self.cells, self.levels = cells, tuple(float(level) for level in _names(config.quantiles))
+        self.cells, self.levels = cells, tuple(float(level) for level in names(config.quantiles))
         self.embedding_width = width
-        self.ends = nn.ModuleDict({kind: Ends(config, cells, self.levels) for kind in ("any", *_names(config.types))})
+        self.ends = nn.ModuleDict({kind: Ends(config, cells, self.levels) for kind in ("any", *names(config.types))})
         self.clock = CalendarEmbedding(width, config.harmonics)
-        self.place = PlaceCode(width, _names(config.place)) if config.place else None
+        self.place = PlaceCode(width, names(config.place)) if config.place else None
         self.nodes = nn.Parameter(torch.zeros(sizes.nodes, width)) if config.node_codes and sizes.nodes else None
         self.recall = FutureQueries(width, config.heads, config.dropout)
-        block = BlockConfig(_names(config.parts), width, config.heads, config.dropout, silence=False,
-                            diffusion=config.diffusion, relations=RELATIONS, expansion=config.expansion)
+        block = BlockConfig(names(config.parts), width, config.heads, config.dropout, silence=False,
+                            diffusion=config.diffusion, relations=relation_names(config),
+                            expansion=config.expansion, breadth=config.breadth)
         self.stack = SpaceTimeStack([block] * config.layers)
         self.norm = nn.LayerNorm(width)
-        self._around: WeakKeyDictionary[Context, tuple[Surroundings, dict[str, Any]]] = WeakKeyDictionary()
+        self.attributes = AttributeTokens(width, config.buckets) if config.buckets else None
+        self._around: WeakKeyDictionary[Context, dict[str, Around]] = WeakKeyDictionary()
 
     @classmethod
     def describe(cls, config: WeaveConfig) -> Capabilities:
@@ -134,11 +146,41 @@ class Weave(Forecaster):
                             needs=frozenset({"profile", "lags"} if config.lags else {"profile"}),
                             gives="quantiles" if config.quantiles else "point")
 
+    @classmethod
+    def for_city(cls, city: City, config: WeaveConfig | None = None) -> Forecaster:
+        """A new model for a city; with a table of attributes where types of nodes are known by nothing else."""
+        config = cls.Config() if config is None else config
+        if not config.buckets and any(isinstance(other, Layer) for other in city.others.values()):
+            config = replace(config, buckets=BUCKETS)
+        return super().for_city(city, config)
+
+    def check(self, city: City) -> None:
+        """As :meth:`Forecaster.check`; types of nodes that meet have as many channels, or one."""
+        super().check(city)
+        for kind, other in city.others.items():
+            if isinstance(other, Layer) and self.attributes is None:
+                raise InputError("this model reads no attributes", field="also", value=kind,
+                                 remedy=f"train it with --set buckets={BUCKETS}, or leave this type out")
+            if isinstance(other, City) and other.num_channels not in (1, city.num_channels):
+                raise InputError(f"types of nodes that meet have one channel, or as many as '{city.node_type}'",
+                                 field="also", value=f"{kind}: {', '.join(other.signal.channel_names)}",
+                                 remedy="choose channels, such as --also "
+                                        f"{kind}:{other.signal_name}:{other.signal.channel_names[0]}")
+        if city.others and self.nodes is not None:
+            raise InputError("codes of nodes are for one type of nodes", field="node_codes", value=True,
+                             remedy="leave out node_codes, or the other types")
+
     # ---------------------------------------------------------------- tasks
     def forward(self, window: Window) -> Forecast:
-        """Forecast ``[B, H, N, C]`` in SI units."""
-        wanted = self.to_come(window)
-        h = self.states(window, wanted)
+        """Forecast ``[B, H, N, C]`` in SI units; of all types with a signal that the window holds."""
+        states, wanted = self.woven(window)
+        found = {kind: self.forecast(states[kind], one, wanted[kind]) for kind, one in signals(window).items()}
+        forecast = found.pop(window.city.node_type)
+        forecast.others = found
+        return forecast
+
+    def forecast(self, h: Tensor, window: Window, wanted: Wanted) -> Forecast:
+        """The forecast that states of the wanted tokens tell."""
         mean = self.answer(h, window, wanted)
         spread = self.ends_of(window).spread
         if spread is None:
@@ -149,14 +191,26 @@ class Weave(Forecaster):
         return Forecast(quantiles[..., middle], quantiles, self.levels)
 
     def reconstruct(self, window: Window, hidden: Tensor) -> Tensor:
-        """Every entry of the window, ``[B, L, N, C]``; see :class:`stgraph.objectives.protocols.Reconstructs`."""
+        """Every entry of the window's own type, ``[B, L, N, C]``, from that type alone; see
+        :class:`stgraph.objectives.protocols.Reconstructs`."""
         wanted = self.inside(window)
         return self.answer(self.states(window, wanted), window, wanted)
 
     def embed(self, window: Window) -> Tensor:
         """The state of each node before the first step to come, ``[B, N, D]``, the mean over its channels."""
-        h = self.states(window, self.to_come(window))[:, 0]
-        return h.unflatten(0, (window.batch_size, -1)).mean(1)
+        return self.of_nodes(self.woven(window)[0][window.city.node_type], window)
+
+    def tell(self, window: Window, kind: str, name: str) -> Tensor:
+        """See :class:`stgraph.objectives.attributes.TellsAttributes`."""
+        other = window.others[kind]
+        assert isinstance(other, AttributeWindow), "the type has a signal"
+        assert self.attributes is not None, "the model reads no attributes"
+        return self.attributes.told(self.of_nodes(self.woven(window)[0][kind], window), other.city, name)
+
+    @staticmethod
+    def of_nodes(h: Tensor, window: Window) -> Tensor:
+        """States ``[B, N, D]`` of nodes before the first wanted step, the mean over channels."""
+        return h[:, 0].unflatten(0, (window.batch_size, -1)).mean(1)
 
     def denoise(self, window: Window, noisy: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         """See :class:`stgraph.objectives.protocols.Denoises`.
@@ -207,8 +261,18 @@ class Weave(Forecaster):
         return torch.stack(found, -1)
 
     # ---------------------------------------------------------------- tokens, blocks, answer
+    def woven(self, window: Window) -> tuple[dict[str, Tensor], dict[str, Wanted]]:
+        """States of the steps to come of every type of nodes after all blocks, and what was asked of those with a
+        signal."""
+        wanted = {kind: self.to_come(one) for kind, one in signals(window).items()}
+        tokens = {kind: self.tokens(one, wanted[kind]) for kind, one in signals(window).items()}
+        own = wanted[window.city.node_type]
+        tokens |= {kind: self.attribute_tokens(one, window, own) for kind, one in window.others.items()
+                   if isinstance(one, AttributeWindow) and one.nodes.numel()}
+        return self.mixed(tokens, window, own), wanted
+
     def states(self, window: Window, wanted: Wanted, code: Tensor | None = None, time: Tensor | None = None) -> Tensor:
-        """States of the wanted tokens after all blocks, ``[B C, S, N, D]``.
+        """States of the wanted tokens of the window's own type alone after all blocks, ``[B C, S, N, D]``.
 
         Args:
             window: What was seen.
@@ -216,15 +280,40 @@ class Weave(Forecaster):
             code: ``[B C, S, N, D]`` more that is known of the wanted tokens.
             time: ``[B]`` of a diffusion.
         """
-        channels = window.values.shape[-1]
+        own = window.city.node_type
+        return self.mixed({own: self.tokens(window, wanted, code)}, window, wanted, time)[own]
+
+    def mixed(self, tokens: dict[str, Tensor], window: Window, wanted: Wanted, time: Tensor | None = None
+              ) -> dict[str, Tensor]:
+        """Tokens ``[B C, S, N, D]`` of each type through all blocks; one channel meets each of several others."""
+        batch = window.batch_size
+        channels = max(h.shape[0] for h in tokens.values()) // batch
+        around = replace(self.surroundings(window, tokens, channels), minutes=wanted.layout.minutes,
+                         span=wanted.layout.span,
+                         diffusion_time=None if time is None else time.repeat_interleave(channels))
+        several = {kind: h if h.shape[0] == batch * channels else h.repeat_interleave(channels, 0)
+                   for kind, h in tokens.items()}
+        return {kind: self.norm(h if h.shape[0] == tokens[kind].shape[0] else h.unflatten(0, (batch, -1)).mean(1))
+                for kind, h in self.stack(several, around).items()}
+
+    def tokens(self, window: Window, wanted: Wanted, code: Tensor | None = None) -> Tensor:
+        """The wanted tokens before the blocks, each told of its own past, ``[B C, S, N, D]``."""
         layout = self.layout(window, window.values.shape[1])
         past = self.ends_of(window).read(on_cells(self.seen(window), layout, mean_of=2))
         h = self.query(window, wanted)
         h = h if code is None else h + code
-        h = h + self.recall(past, h, minutes=(wanted.layout.minutes, layout.minutes))
-        around = replace(self.surroundings(window), minutes=wanted.layout.minutes, span=wanted.layout.span,
-                         diffusion_time=None if time is None else time.repeat_interleave(channels))
-        return self.norm(self.stack(h, around))
+        return h + self.recall(past, h, minutes=(wanted.layout.minutes, layout.minutes))
+
+    def attribute_tokens(self, other: AttributeWindow, window: Window, wanted: Wanted) -> Tensor:
+        """Tokens of nodes that have attributes and no signal, ``[B, S, M, D]``."""
+        assert self.attributes is not None, "the model reads no attributes"
+        h = self.attributes(other)
+        if self.place is not None:
+            nodes = other.nodes.flatten().cpu().numpy()
+            features = self.made(window).features(other.city)
+            h = h + self.place({name: part[nodes] for name, part in features.items()}, len(nodes)).view(
+                *other.nodes.shape, -1)
+        return h[:, None] + self.token_clock(wanted)[:, :, None]
 
     def seen(self, window: Window) -> Tensor:
         """What is known of each step of the window, without a unit: ``[B, T, N, C, K]``.
@@ -253,7 +342,7 @@ class Weave(Forecaster):
         place = torch.stack([(level - mean) / deviation, (scale / deviation).log(), (spread / scale).log()], -1)
         place = ends.series(place).transpose(0, 1).repeat(window.batch_size, 1, 1)[:, None]  # [B C, 1, N, D]
         if self.place is not None:
-            place = place + self.place(self.surrounding_features(window), window.values.shape[2])
+            place = place + self.place(self.made(window).features(window.city), window.values.shape[2])
         if self.nodes is not None:
             place = place + self.nodes
         clock = self.token_clock(wanted).repeat_interleave(usual.shape[-1], 0)[:, :, None]   # [B C, S, 1, D]
@@ -268,9 +357,9 @@ class Weave(Forecaster):
     def answer(self, h: Tensor, window: Window, wanted: Wanted) -> Tensor:
         """``g * profile + (1 - g) * nearest reading + spread * d``, ``[B, L, N, C]``."""
         ends = self.ends_of(window)
-        both = torch.stack([ends.gate(h), ends.correct(h)], -1).flatten(-2)                   # [B C, S, N, 2 G]
-        gate, correction = off_cells(both, wanted.layout, window.values.shape[-1]).unbind(-1)
-        return torch.lerp(wanted.base, wanted.profile, gate.sigmoid()) + self.scale(window) * correction
+        both = torch.stack([ends.gate(h).sigmoid(), ends.correct(h)], -1).flatten(-2)         # [B C, S, N, 2 G]
+        gate, correction = off_cells(both.to(wanted.base), wanted.layout, window.values.shape[-1]).unbind(-1)
+        return torch.lerp(wanted.base, wanted.profile, gate) + self.scale(window) * correction
 
     # ---------------------------------------------------------------- the city
     def ends_of(self, window: Window) -> Ends:
@@ -289,49 +378,39 @@ class Weave(Forecaster):
         """The usual size of a departure, ``[N, C]``."""
         return self.numbers(window, "spread")[0]
 
-    def surroundings(self, window: Window) -> Surroundings:
-        """Relations and patches of the window's city; made once for its descriptors, then kept."""
-        return self._made(window)[0]
+    def surroundings(self, window: Window, kinds: Collection[str], channels: int) -> Surroundings:
+        """Relations and patches of some types of the window's nodes, as they stand at the origins of the window."""
+        found: dict[RelationName, Relation] = {}
+        cut: dict[str, Partition] = {}
+        for kind, one in signals(window).items():
+            if kind in kinds:
+                made = self.made(one)
+                found |= made.relations
+                cut |= {kind: made.partition} if made.partition is not None else {}
+        if self.config.given:
+            between = self.made(window).between(kinds, window.city.others)
+            layers = {kind: one for kind, one in window.others.items() if isinstance(one, AttributeWindow)}
+            moments = window.origin
+            if between.living:
+                times = window.city.time.times(window.origin.cpu().numpy())
+                moments = torch.from_numpy(times).to(window.origin)
+            found |= {name: each_channel(one, channels) for name, one in between.at(moments, layers).items()}
+        return Surroundings(relations=found, partition=cut)
 
-    def surrounding_features(self, window: Window) -> dict[str, Any]:
-        """Features of the city's places."""
-        return self._made(window)[1]
-
-    def _made(self, window: Window) -> tuple[Surroundings, dict[str, Any]]:
+    def made(self, window: Window) -> Around:
+        """What stands around the nodes of the window's own type; made once for its descriptors, then kept."""
         city, device = window.city, window.values.device
-        if city.context not in self._around:
-            found = {name: relation.to(device) for name, relation in relations(city, self.config).items()}
-            cut = patches(city, self.config.patch_size).to(device) if "patch" in self.config.parts else None
-            features = place_features(city) if self.place is not None else {}
-            self._around[city.context] = Surroundings(relations=found, partition=cut), features
-        return self._around[city.context]
+        kept = self._around.setdefault(city.context, {})
+        if str(device) not in kept:
+            with torch.inference_mode(False):  # it may be met again in training
+                kept[str(device)] = Around(city, self.config, device)
+        return kept[str(device)]
 
 
-RELATIONS = ("given", "reversed given", "alike")
+BUCKETS = 1024
 
 
-def relations(city: City, config: WeaveConfig) -> dict[RelationName, Relation]:
-    """The given edges without loops, in both directions, and those between series that depart alike."""
-    found: dict[RelationName, Relation] = {}
-    index, weight = city.edges
-    apart = index[0] != index[1]
-    if config.given and bool(apart.any()):
-        adjacency = Adjacency.of_edges(index[:, apart], city.num_nodes, city.num_nodes)
-        found["given"] = Relation(adjacency, weight[apart])
-        found["reversed given"] = found["given"].reversed()
-    if config.alike:
-        found["alike"] = residual_graph(city, config.alike)
-    return found
-
-
-def patches(city: City, size: int) -> Partition:
-    """Patches of at most ``size`` neighbours: by place, or by profile where places are not known."""
-    count = -(-city.num_nodes // size)
-    if torch.isfinite(city.lonlat).all(1).any():
-        return kdtree(local_metres(city.lonlat.numpy()), count)
-    profile = city.context.day_profile() / city.context.deviation                     # [slots, N, C]
-    return feature(profile.transpose(1, 2, 0).reshape(city.num_nodes, -1), count)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def signals(window: Window) -> dict[str, Window]:
+    """The window by its type of nodes, and the others that have a signal."""
+    return {window.city.node_type: window} | {kind: one for kind, one in window.others.items()
+                                              if isinstance(one, Window)}

@@ -24,7 +24,7 @@ def on_cells(features: Tensor, layout: PatchLayout, mean_of: int = 0) -> Tensor:
     total = features.new_zeros(())
     for step, share in zip(layout.step.T, layout.share.T, strict=True):  # as many as meet in one cell
         total = total + share.to(features)[:, None, None, None] * features[:, step]          # [B, S G, N, C, K]
-    if mean_of and layout.step.shape[1] > 1:
+    if mean_of:
         seen = total[..., mean_of : mean_of + 1]
         total = torch.cat([total[..., :mean_of] / torch.where(seen > 0, seen, 1), total[..., mean_of:]], -1)
     cells = total.unflatten(1, (layout.tokens, -1)).permute(0, 4, 1, 3, 2, 5)                # [B, C, S, N, G, K]

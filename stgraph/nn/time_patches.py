@@ -82,7 +82,9 @@ def patch_layout(steps: int, step_minutes: float, minutes: float, cells: int, ah
     middle_step = np.minimum(np.floor(middle / step_minutes + _EPSILON), steps - 1)
     tensors = [step, share, cell, part, middle - (0 if ahead else length), middle_step.astype(np.int64),
                np.maximum(middle - middle_step * step_minutes, 0)]
-    placed = (torch.from_numpy(one if one.dtype == np.int64 else one.astype(np.float32)).to(device) for one in tensors)
+    with torch.inference_mode(False):  # it is kept, and may be met again in training
+        placed = [torch.from_numpy(one if one.dtype == np.int64 else one.astype(np.float32)).to(device)
+                  for one in tensors]
     return PatchLayout(tokens, span, *placed)
 
 

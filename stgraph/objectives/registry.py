@@ -29,6 +29,7 @@ _OBJECTIVES: dict[str, tuple[str, dict[str, Any]]] = {
     "spatial_contrast": ("contrastive:SpatialContrast", {}),
     "diffusion": ("diffusion:DiffusionForecast", {}),
     "graph_prior": ("graph_prior:GraphPrior", {}),
+    "attributes": ("attributes:MaskedAttributes", {}),
 }
 _ITEM = re.compile(r"\s*(?P<name>\w+)\s*(?:\((?P<settings>[^()]*)\))?\s*(?::\s*(?P<weight>[^:()]+?))?\s*")
 _COMMA = re.compile(r",(?![^(]*\))")  # outside parentheses
@@ -102,6 +103,10 @@ def _make(name: str, settings: dict[str, str]) -> nn.Module:
             raise InputError(f"the objective '{name}' has no such setting", field=key, value=value,
                              remedy=f"settings are {', '.join(known) or 'none'}")
         chosen[key] = _convert(key, value, str(known[key].annotation))
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in chosen:
+            raise InputError(f"the objective '{name}' needs a setting", field=key,
+                             remedy=f"write it like {name}({key}=...); settings are {', '.join(known)}")
     return made(**fixed, **chosen)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from stgraph.errors import InputError
 from stgraph.models import Forecaster
-from stgraph.windows import Window
+from stgraph.windows import Forecast, Window
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mae": partial(functional.l1_loss, reduction="none"),
@@ -56,21 +56,33 @@ class MaskedRegression(nn.Module):
         self.register_buffer("channel_weights", weights, persistent=False)
 
     def forward(self, model: Forecaster, window: Window) -> dict[str, Tensor]:
-        """The loss of one batch: ``{kind: scalar}``.
+        """The loss of one batch: ``{kind: scalar}``; with other types of nodes one each, ``{kind/type: scalar}``.
 
         Raises:
             InputError: where quantiles are asked of a model that gives none, or there is another number of channels.
         """
+        answer = model(window)
+        if not answer.others:
+            return {self.kind: self._of(answer, window, model.name)}
+        windows = {window.city.node_type: (answer, window)}
+        for kind, found in answer.others.items():
+            other = window.others[kind]
+            assert isinstance(other, Window)
+            windows[kind] = found, other
+        return {f"{self.kind}/{kind}": self._of(found, other, model.name) for kind, (found, other) in windows.items()}
+
+    def _of(self, answer: Forecast, window: Window, name: str) -> Tensor:
+        """The loss of one type of nodes."""
         if window.target is None or window.target_mask is None:
             raise ValueError("a window without targets has no regression loss")
         scale = torch.from_numpy(window.city.context.deviation).to(window.target)
-        answer, target = model(window), window.target / scale
+        target = window.target / scale
         if self.kind != "quantile":
-            return {self.kind: self.loss(answer.mean / scale, target, window.target_mask)}
+            return self.loss(answer.mean / scale, target, window.target_mask)
         if answer.quantiles is None:
-            raise InputError(f"the model '{model.name}' gives no quantiles", field="loss", value="quantile",
+            raise InputError(f"the model '{name}' gives no quantiles", field="loss", value="quantile",
                              remedy="use a model with a quantile head, or another loss")
-        return {self.kind: self.pinball(answer.quantiles / scale[:, None], answer.levels, target, window.target_mask)}
+        return self.pinball(answer.quantiles / scale[:, None], answer.levels, target, window.target_mask)
 
     def loss(self, forecast: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Mean over the observed entries of ``[B, H, N, C]``."""

@@ -24,7 +24,7 @@ from stgraph.ops.torch_backend import by_edge, wide
 _GRAPH = "Tensor rowptr, Tensor col, Tensor? edge"
 _GAT = "Tensor score_destination, Tensor score_source, Tensor v, Tensor? score_edge"
 _DOT = "Tensor q, Tensor k, Tensor v, Tensor? bias"
-_NUMBERS = "float {factor}, float dropout, int seed"
+_NUMBERS = "float {factor}, float dropout, SymInt seed"
 _FORWARD = "({graph}, {inputs}, {numbers}, Tensor? rowptr_t, Tensor? col_t, Tensor? edge_t) -> (Tensor, Tensor)"
 _BACKWARD = ("({graph}, {inputs}, Tensor grad, Tensor out, Tensor lse, {numbers}, bool by_edge, Tensor rowptr_t, "
              "Tensor col_t, Tensor? edge_t) -> (Tensor, Tensor, Tensor, Tensor)")

@@ -18,6 +18,7 @@ from torch import Tensor
 from stgraph.errors import InputError
 from stgraph.ops import shapes
 from stgraph.ops.adjacency import Adjacency
+from stgraph.ops.autocast import in_the_widest
 
 ROW_BLOCK = 128
 """Rows per block where nothing else is said."""
@@ -79,6 +80,7 @@ def plan(adjacency: Adjacency, row_block: int = ROW_BLOCK) -> BlockPlan:
                      local.to(dtype), widest)
 
 
+@in_the_widest
 def block_dense_spmm(blocks: BlockPlan, x: Tensor, weight: Tensor | None = None, reduce: str = "sum",
                      addend: Tensor | None = None) -> Tensor:
     """``out[i] = sum over the entries e of row i of weight[e] * x[col[e]]`` with one small dense matrix per block.

@@ -23,7 +23,8 @@ ORDERS = ("horner", "powers")
 # ---------------------------------------------------------------- dense products in any layout
 def flat(x: Tensor, by_node: bool) -> Tensor:
     """``[B, T, N, F]`` as ``[M, F]`` in the order of memory; a view where nothing lies between the rows."""
-    return (x.permute(2, 0, 1, 3) if by_node else x).reshape(-1, x.shape[3])
+    b, t, n, f = x.shape
+    return (x.permute(2, 0, 1, 3) if by_node else x).reshape(b * t * n, f)
 
 
 def unflat(rows: Tensor, leading: Sequence[int], by_node: bool) -> Tensor:
@@ -44,7 +45,7 @@ class Products(torch.autograd.Function):
         out = x @ weight.transpose(0, 1).reshape(width, count * outputs)
         if bias is not None:
             out[:, :outputs] += bias
-        return out.split(outputs, 1)
+        return out.view(len(x), count, outputs).unbind(1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -80,7 +80,7 @@ def _backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_x = ops.spmm_halo(rowptr_t, col_t, edge_t, weight, through, None, total, pointer_t, halo_t, local_t,
                                ctx.row_block, ctx.widest_t, rowptr, col, edge, pointer, halo, local, ctx.widest)
     if ctx.needs_input_grad[3]:
-        grad_weight = ops.sddmm(rowptr, col, edge, through, x, weight.shape[1] > 1, weight.shape[2] > 1,
+        grad_weight = ops.sddmm(rowptr, col, edge, through, x, weight.shape[1] != 1, weight.shape[2] != 1,
                                 weight.shape[3], rowptr_t, col_t, edge_t)
     return (None, None, None, grad_weight, grad_x, grad if ctx.has_addend else None, *(None,) * 13)
 

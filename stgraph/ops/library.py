@@ -57,7 +57,22 @@ def define(name: str, schema: str, function: Callable[..., Any]) -> None:
 
 for _name, _schema in SCHEMAS.items():
     define(_name, _schema, getattr(torch_backend, _name))
-LIBRARY.impl("weighted_sum", torch.library.fallthrough_kernel, "Autograd")  # it is never asked for a gradient
+
+
+def _weighted_sum_gradients(rowptr: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor, x: Tensor, grad: Tensor,
+                            order: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Where no kernel was loaded: the transposed product, and products at the edges."""
+    grad_x = ops.weighted_sum(rowptr, col, edge, weight, grad, False, order)
+    placed = x if order is None else x.index_select(-2, order)
+    ends = (y.flatten(0, -3).unsqueeze(1) if y.dim() > 2 else y[None, None] for y in (placed, grad))
+    return grad_x, ops.sddmm(rowptr, col, edge, *ends, False, False, 1, None, None, None).view(-1)
+
+
+# both gradients of weighted_sum, from the transposed graph, for contiguous features of a multiple of 16 channels
+define("weighted_sum_gradients", f"({_GRAPH}, Tensor weight, Tensor x, Tensor grad, Tensor? order) -> (Tensor, Tensor)",
+       _weighted_sum_gradients)
+for _name in ("weighted_sum", "weighted_sum_gradients"):  # they are never asked for a gradient
+    LIBRARY.impl(_name, torch.library.fallthrough_kernel, "Autograd")
 
 
 def node_major(x: Tensor) -> bool:
@@ -146,6 +161,12 @@ def _sum_fake(rowptr: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor |
     wide = x if axes == 4 else x.unsqueeze(1) if axes == 3 else x[None, None]
     out = like(wide, rowptr.shape[0] - 1)
     return out if axes == 4 else out.squeeze(1) if axes == 3 else out[0, 0]
+
+
+@torch.library.register_fake(f"{NAMESPACE}::weighted_sum_gradients")
+def _sum_gradients_fake(rowptr: Tensor, col: Tensor, edge: Tensor | None, weight: Tensor, x: Tensor, grad: Tensor,
+                        order: Tensor | None) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), weight.new_empty((col.shape[0],))
 
 
 # ---------------------------------------------------------------- sddmm

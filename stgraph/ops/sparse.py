@@ -139,6 +139,11 @@ class Sum(torch.autograd.Function):
         weight, x = ctx.saved_tensors
         if ctx.reduce == "mean":
             grad = grad / graph.rowptr.diff().clamp(min=1).to(grad.dtype)[:, None]
+        if all(ctx.needs_input_grad[1:3]) and _at_one_go(grad, x):
+            back, far = graph.transpose, x.numel() * x.element_size() > _FAR
+            *parts, order = back.arranged if far and back.arranged is not None else (*back.parts, None)
+            grad_x, grad_weight = ops.weighted_sum_gradients.default(*parts, weight, x, grad, order)
+            return None, grad_weight, grad_x, None
         grad_x = spmm(graph.transpose, grad, weight=weight) if ctx.needs_input_grad[2] else None
         grad_weight = None
         if ctx.needs_input_grad[1]:
@@ -146,6 +151,11 @@ class Sum(torch.autograd.Function):
             ends = shapes.four(grad, axes), shapes.four(x, axes)
             grad_weight = ops.sddmm.default(*graph.parts, *ends, False, False, 1, *graph.transpose.parts).view(-1)
         return None, grad_weight, grad_x, None
+
+
+def _at_one_go(grad: Tensor, x: Tensor) -> bool:
+    """Whether both gradients can be had together: one kernel reads what two would."""
+    return x.shape[-1] % 16 == 0 and x.is_contiguous() and grad.is_contiguous() and not torch.is_grad_enabled()
 
 
 def sddmm(adjacency: Adjacency, a: Tensor, b: Tensor, heads: int = 1) -> Tensor:

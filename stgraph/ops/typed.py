@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ ORDERS = ("aggregate", "transform")
 BASIS_ORDERS = ("aggregate", "transform", "basis aggregate", "basis transform")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
     """Distinct pairs of a type and a node, sorted by type.
 
@@ -31,27 +30,23 @@ class Pairs:
         out: From pairs to nodes.
         present: The types that have pairs, rising.
         sizes: Number of pairs of each of these.
+        ends: Where the pairs of each of these end, int32.
     """
 
     into: Adjacency
     out: Adjacency
     present: tuple[int, ...]
     sizes: tuple[int, ...]
+    ends: Tensor
 
     @property
     def count(self) -> int:
         """Number of pairs."""
         return sum(self.sizes)
 
-    @functools.cached_property
-    @torch.inference_mode(False)
-    def ends(self) -> Tensor:
-        """Where the pairs of each present type end, int32."""
-        return torch.tensor(self.sizes, device=self.into.col.device).cumsum(0).int()
-
 
 class TypedAdjacency:
-    """A graph whose edges have types, sorted by type once.
+    """A graph whose edges have types, sorted by type when it is made, so that its products can be traced as a whole.
 
     Args:
         adjacency: All edges.
@@ -63,6 +58,9 @@ class TypedAdjacency:
     """
 
     def __init__(self, adjacency: Adjacency, edge_type: Tensor, types: int) -> None:
+        if not isinstance(adjacency, Adjacency):
+            raise InputError("expected an Adjacency", field="adjacency", value=type(adjacency).__name__,
+                             remedy="make one with Adjacency.of_edges(...) or Adjacency.of(graph, relation)")
         check_index(edge_type, edge_type, "edge_type")
         if edge_type.shape[0] != adjacency.edges or edge_type.device != adjacency.col.device:
             raise InputError("there is one type per edge, on the device of the graph", field="edge_type",
@@ -70,6 +68,10 @@ class TypedAdjacency:
                              remedy=f"give [{adjacency.edges}] on {adjacency.col.device}")
         shapes.indices(edge_type, "edge_type", types, edge_type)
         self.adjacency, self.edge_type, self.types = adjacency, edge_type, int(types)
+        with torch.inference_mode(False):
+            self.by_destination = self._pairs(adjacency)
+            turned = self._pairs(adjacency.transpose)
+            self.by_source = dataclasses.replace(turned, into=turned.out.transpose, out=turned.into.transpose)
 
     @classmethod
     def of(cls, relations: list[Adjacency]) -> TypedAdjacency:
@@ -93,19 +95,6 @@ class TypedAdjacency:
         """On another device."""
         return TypedAdjacency(self.adjacency.to(device), self.edge_type.to(device), self.types)
 
-    @functools.cached_property
-    @torch.inference_mode(False)
-    def by_destination(self) -> Pairs:
-        """Pairs of type and destination: ``into`` collects the edges of each."""
-        return self._pairs(self.adjacency)
-
-    @functools.cached_property
-    @torch.inference_mode(False)
-    def by_source(self) -> Pairs:
-        """Pairs of type and source: ``into`` fetches the source, ``out`` holds the edges."""
-        turned = self._pairs(self.adjacency.transpose)
-        return Pairs(turned.out.transpose, turned.into.transpose, turned.present, turned.sizes)
-
     def _pairs(self, adjacency: Adjacency) -> Pairs:
         """Pairs of type and row."""
         rows, device = adjacency.rows, adjacency.col.device
@@ -121,17 +110,15 @@ class TypedAdjacency:
         out = Adjacency.of_edges(torch.stack([torch.arange(len(pair), device=device), pair % max(rows, 1)]), len(pair),
                                  rows)
         present, sizes = torch.unique_consecutive(pair // max(rows, 1), return_counts=True)
-        return Pairs(into, out, tuple(present.tolist()), tuple(sizes.tolist()))
+        return Pairs(into, out, tuple(present.tolist()), tuple(sizes.tolist()), sizes.cumsum(0).int())
 
-    @functools.cached_property
-    @torch.inference_mode(False)
     def count(self) -> Tensor:
         """``[E]`` int64: how many edges of its type each edge's destination has."""
-        pairs = self.by_destination
-        degree = pairs.into.rowptr.diff().long()
-        out = torch.empty(self.adjacency.edges, dtype=torch.int64, device=degree.device)
-        of_entry = torch.repeat_interleave(degree, degree, output_size=out.shape[0])
-        return out if pairs.into.edge is None else out.index_copy_(0, pairs.into.edge.long(), of_entry)
+        into = self.by_destination.into
+        assert into.edge is not None
+        degree = into.rowptr.diff().long()
+        of_entry = torch.repeat_interleave(degree, degree, output_size=into.edges)
+        return torch.empty_like(of_entry).index_copy_(0, into.edge.long(), of_entry)
 
     def __repr__(self) -> str:
         return f"TypedAdjacency({self.types} types, {self.adjacency})"
@@ -145,7 +132,7 @@ def edge_list(adjacency: Adjacency) -> Tensor:
 
 
 # ---------------------------------------------------------------- which way
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class TypedSizes:
     """What the choice of :func:`typed_order` depends on.
 
@@ -198,7 +185,6 @@ def typed_order(sizes: TypedSizes) -> str:
     return min(moved, key=lambda way: moved[way])
 
 
-@functools.cache
 def grouped_product(device: str, dtype: torch.dtype, inputs: int, outputs: int) -> bool:
     """Whether torch has a product of groups for the device, type and numbers of channels.
 
@@ -209,7 +195,7 @@ def grouped_product(device: str, dtype: torch.dtype, inputs: int, outputs: int) 
         outputs: Channels G.
     """
     size = torch.empty((), dtype=dtype).element_size()
-    if not hasattr(torch.nn.functional, "grouped_mm") or inputs * size % 16 or outputs * size % 16:
+    if not hasattr(torch.nn.functional, "grouped_mm") or any(not n or n * size % 16 for n in (inputs, outputs)):
         return False  # its rows start at multiples of 16 bytes
     if device == "cuda":
         return dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (8, 0)
@@ -260,12 +246,11 @@ def typed_spmm(graph: TypedAdjacency, x: Tensor, weight: Tensor, coefficient: Te
 
 
 def _check_matrices(graph: TypedAdjacency, x: Tensor, weight: Tensor, coefficient: Tensor | None) -> None:
-    leading = graph.types
-    if coefficient is not None:
-        leading = weight.shape[0] if isinstance(weight, Tensor) and weight.dim() else 1
-        shapes.same(coefficient, x, "coefficient", (graph.types, leading))
-    outputs = weight.shape[-1] if isinstance(weight, Tensor) and weight.dim() else 1
+    bases, outputs = (weight.shape[0], weight.shape[2]) if isinstance(weight, Tensor) and weight.dim() == 3 else (1, 1)
+    leading = graph.types if coefficient is None else bases
     shapes.same(weight, x, "weight", (leading, x.shape[-1], outputs))
+    if coefficient is not None:
+        shapes.same(coefficient, x, "coefficient", (graph.types, leading))
 
 
 def _sizes(graph: TypedAdjacency, x: Tensor, weight: Tensor, coefficient: Tensor | None) -> TypedSizes:

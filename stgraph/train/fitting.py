@@ -63,7 +63,7 @@ def fit(cities: Sequence[City], model: Forecaster | str, out: Path | str | None 
     with torch.random.fork_rng(devices=[]):  # the caller's generator is left as it was
         torch.manual_seed(chosen.seed)
         forecaster = _make_model(cities, model, settings or {})
-        _check_objectives(forecaster, chosen)
+        _check_objectives(forecaster, cities, chosen)
         if budget.is_open:
             budget = Budget(**old["budget"]) if old else Budget(minutes=DEFAULT_MINUTES)
         record = describe(forecaster, cities, chosen, budget, paths, command)
@@ -130,16 +130,23 @@ def _make_model(cities: list[City], model: Forecaster | str, settings: dict[str,
                          value=", ".join(city.name for city in cities), remedy="give one bundle")
     forecaster = kind.for_city(cities[0], config) if isinstance(model, str) else model
     for city in cities:
+        if city.others and not getattr(forecaster, "several_types", False):
+            raise InputError(f"the model '{name}' reads one type of nodes", field="also",
+                             value=", ".join(city.others), remedy="leave out --also, or use --model weave")
         forecaster.check(city)
     return forecaster
 
 
-def _check_objectives(model: Forecaster, settings: TrainingSettings) -> None:
-    """Refuse a model that an objective cannot train, before anything is written."""
+def _check_objectives(model: Forecaster, cities: list[City], settings: TrainingSettings) -> None:
+    """Refuse a model or a city that an objective cannot train on, before anything is written."""
     if model.capabilities.training != "gradient":
         return
     made, _ = settings.make_objectives(model)
     for (item, _), objective in zip(settings.objectives, made, strict=True):
+        check = getattr(objective, "check", None)
+        if callable(check):
+            for city in cities:
+                check(city)
         if model.capabilities.gives == "states" and not hasattr(objective, "prepare"):  # it asks for a forecast
             raise InputError(f"the model '{model.name}' gives no forecast, which this objective scores",
                              field="objectives", value=item if isinstance(item, str) else type(item).__name__,

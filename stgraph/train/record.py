@@ -34,7 +34,9 @@ def describe(model: Forecaster, cities: Sequence[City], settings: TrainingSettin
     names: list[str | None] = [str(path) for path in paths] or [None for _ in cities]
     data = [{"name": city.name, "path": path, "data_sha256": city.sha256, "channels": city.signal.channel_names,
              "node_type": city.node_type, "signal": city.signal_name,
-             "nodes": city.num_nodes, "rows": city.time.length, "interval_s": city.time.step}
+             "nodes": city.num_nodes, "rows": city.time.length, "interval_s": city.time.step,
+             **({"also": city.also, "other_nodes": {kind: other.num_nodes for kind, other in city.others.items()}}
+                if city.others else {})}
             for city, path in zip(cities, names, strict=True)]
     objectives = [[item if isinstance(item, str) else type(item).__name__, weight]
                   for item, weight in settings.objectives]

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stgraph.models import Forecaster
-from stgraph.windows import City, PartBatches
+from stgraph.windows import City, PartBatches, Window
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Score:
     """What one validation found.
 
     Args:
-        value: Masked MAE, each channel in units of its standard deviation over the training rows; with several cities
-            the mean over cities. None where no target is observed. Of a model without a forecast the weighted loss of
-            the objectives.
-        cities: For each city and channel the masked MAE in the unit of the source; without a forecast one entry
-            ``loss`` in place of the channels.
+        value: Masked MAE, each channel in units of its standard deviation over the training rows; with several types of
+            nodes the mean over these, with several cities the mean over cities. None where no target is observed. Of a
+            model without a forecast the weighted loss of the objectives.
+        cities: For each city and channel the masked MAE in the unit of the source, channels of other types of nodes
+            after the name of the type; without a forecast one entry ``loss`` in place of the channels.
     """
 
     value: float | None
@@ -93,14 +93,18 @@ class Validation:
                         values.append(_city_loss(model, self.judges, part, chosen, device))
                     cities[name] = {"loss": {"mae": values[-1] if len(chosen) else None, "unit": "1"}}
                     continue
-                error, count = _city_errors(model, part, chosen, device)
-                deviation = part.city.context.deviation
-                if count.sum():
-                    values.append(float((error / deviation).sum() / count.sum()))
-                cities[name] = {
-                    channel.name: {"mae": float(e / n / channel.source.factor) if n else None,
-                                   "unit": channel.source_unit}
-                    for channel, e, n in zip(part.city.signal.channels, error, count, strict=True)}
+                cities[name], by_type = {}, []
+                for kind, (error, count) in _city_errors(model, part, chosen, device).items():
+                    city = part.city if kind == part.city.node_type else part.city.others[kind]
+                    assert isinstance(city, City)
+                    before = "" if city is part.city else f"{kind} "
+                    if count.sum():
+                        by_type.append(float((error / city.context.deviation).sum() / count.sum()))
+                    cities[name] |= {
+                        f"{before}{channel.name}": {"mae": float(e / n / channel.source.factor) if n else None,
+                                                    "unit": channel.source_unit}
+                        for channel, e, n in zip(city.signal.channels, error, count, strict=True)}
+                values += [float(np.mean(by_type))] if by_type else []
         model.train(was_training)
         return Score(float(np.mean(values)) if values else None, cities)
 
@@ -130,16 +134,22 @@ def _city_loss(model: Forecaster, judges: tuple[list[nn.Module], list[float]], p
 
 
 def _city_errors(model: Forecaster, part: PartBatches, chosen: np.ndarray, device: torch.device | str
-                 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of absolute errors and number of observed targets per channel, ``[C]`` each, in SI units."""
-    error = torch.zeros(part.city.num_channels, dtype=torch.float64)
-    count = torch.zeros(part.city.num_channels, dtype=torch.float64)
+                 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By type of nodes that is forecast, the city's own first: sum of absolute errors and number of observed targets
+    per channel, ``[C]`` each, in SI units."""
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
     for index in chosen:
         window = part[int(index)]
         window = window if torch.device(device).type == "cpu" else window.to(device)
-        assert window.target is not None
-        assert window.target_mask is not None
-        each = (model(window).mean.float() - window.target).abs().where(window.target_mask, 0)
-        error += each.sum((0, 1, 2), dtype=torch.float64).cpu()
-        count += window.target_mask.sum((0, 1, 2)).cpu()
-    return error.numpy(), count.numpy()
+        answer = model(window)
+        pairs = {part.city.node_type: (answer, window)} | {kind: (found, window.others[kind])
+                                                          for kind, found in answer.others.items()}
+        for kind, (found, one) in pairs.items():
+            assert isinstance(one, Window)
+            assert one.target is not None
+            assert one.target_mask is not None
+            each = (found.mean.float() - one.target).abs().where(one.target_mask, 0)
+            error, count = each.sum((0, 1, 2), dtype=torch.float64).cpu(), one.target_mask.sum((0, 1, 2)).cpu()
+            before = sums.get(kind, (torch.zeros_like(error), torch.zeros_like(error)))
+            sums[kind] = before[0] + error, before[1] + count
+    return {kind: (error.numpy(), count.numpy()) for kind, (error, count) in sums.items()}

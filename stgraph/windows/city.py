@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from stgraph.errors import InputError
 from stgraph.graph import DynamicHeteroGraph, Signal, data_sha256, load
-from stgraph.graph.time import DAY
+from stgraph.graph.time import DAY, seconds
 from stgraph.windows.context import Context
+from stgraph.windows.layer import Layer
 from stgraph.windows.split import Split
 from stgraph.windows.window import Calendar, Window, long_minutes
 
@@ -32,15 +34,22 @@ class City:
         fractions: Shares of train, validation and test.
         name: Name in logs and tables.
         sha256: Hash of the bundle's data; None for a graph that was never saved.
+        also: Other types of nodes that windows hold beside these, each with options: ``signal`` and ``channels`` as
+            above; for a type without a signal ``memory``, how long what has a ``time`` is remembered, such as ``6h``
+            (the input steps, where nothing is said).
+
+    Attributes:
+        others: These types: a city of its own where there is a signal, else a :class:`~stgraph.windows.Layer`.
 
     Raises:
-        InputError: where the graph has no time axis or no such signal, or a part is too short for a window.
+        InputError: where the graph has no time axis or no such signal, or a part is too short for a window; for another
+            type that is not there, or an option that it does not have.
     """
 
     def __init__(self, graph: DynamicHeteroGraph, *, node_type: str | None = None, signal: str | None = None,
                  channels: Sequence[str] | None = None, history: int = 12, horizon: int = 12,
                  fractions: tuple[float, float, float] = (0.7, 0.1, 0.2), name: str = "city",
-                 sha256: str | None = None) -> None:
+                 sha256: str | None = None, also: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         if graph.time is None:
             raise InputError("the graph has no time axis, so there is nothing to forecast", field="time",
                              remedy="build it with readings: stgraph build sensors")
@@ -51,6 +60,9 @@ class City:
         self.time = graph.time
         self.history, self.horizon = history, horizon
         self.split = Split(self.time.length, fractions, history, horizon)
+        self.also = {kind: dict(options) for kind, options in (also or {}).items()}
+        self.others: dict[str, City | Layer] = {kind: self._other(kind, **options)
+                                                for kind, options in self.also.items()}
 
     @classmethod
     def open(cls, path: Path | str, **options: Any) -> City:
@@ -59,6 +71,42 @@ class City:
         graph = load(path)
         options.setdefault("name", str(graph.metadata.get("name") or path.stem))
         return cls(graph, sha256=data_sha256(path), **options)
+
+    # ---------------------------------------------------------------- other types of nodes
+    def _other(self, kind: str, **options: Any) -> City | Layer:
+        """Nodes of another type of the same graph."""
+        if kind == self.node_type:
+            raise InputError("this type of nodes is forecast already", field="also", value=kind,
+                             remedy="name other types")
+        known = ("signal", "channels") if self.graph.signals(kind) else ("memory",)
+        for name, value in options.items():
+            if name not in known:
+                raise InputError(f"the type '{kind}' {'has' if len(known) > 1 else 'has no'} signal and takes no such "
+                                 "option", field=f"also.{kind}.{name}", value=value,
+                                 remedy=f"use {' and '.join(known)}")
+        if len(known) > 1:
+            return City(self.graph, node_type=kind, history=self.history, horizon=self.horizon,
+                        fractions=self.split.fractions, name=f"{self.name}, {kind}", sha256=self.sha256, **options)
+        memory = seconds(options.get("memory", self.history * self.time.step))
+        return Layer(self.graph, kind, memory, self._start(self.split.rows("train")[1]))
+
+    def led_by(self, kind: str) -> City:
+        """The same types of nodes, windows and split, with another type in the place of this one.
+
+        Raises:
+            InputError: for a type that is not among the others, or has no signal.
+        """
+        if not isinstance(self.others.get(kind), City):
+            raise InputError("not another type with a signal", field="node_type", value=kind,
+                             remedy="name one of the types that the city holds beside its own")
+        own = {"signal": self.signal_name, "channels": self.signal.channel_names}
+        return City(self.graph, node_type=kind, history=self.history, horizon=self.horizon,
+                    fractions=self.split.fractions, name=self.name, sha256=self.sha256, **self.also[kind],
+                    also={self.node_type: own} | {name: options for name, options in self.also.items() if name != kind})
+
+    def _start(self, row: int) -> int:
+        """First second UTC of a row, which may be one after the last."""
+        return int(self.time.times(np.array([row]))[0])
 
     # ---------------------------------------------------------------- what the map tells
     @property
@@ -84,14 +132,32 @@ class City:
 
     @cached_property
     def edges(self) -> tuple[Tensor, Tensor]:
-        """Edge index ``[2, E]`` and weight ``[E]`` of all relations among these nodes."""
+        """Edge index ``[2, E]`` and weight ``[E]`` of all relations among these nodes.
+
+        Of edges that live from time to time, those that began before the training rows end.
+        """
+        return self._edges(self._start(self.split.rows("train")[1]))
+
+    @cached_property
+    def lasting_edges(self) -> tuple[Tensor, Tensor]:
+        """Those of :attr:`edges` whose relation does not change with time."""
+        return self._edges(None)
+
+    def _edges(self, known: int | None) -> tuple[Tensor, Tensor]:
+        """Edges of all relations; of those with lives what began before a second, or nothing."""
         index, weight = [torch.zeros((2, 0), dtype=torch.long)], [torch.zeros(0)]
         for kind in self.graph.edge_types:
-            if kind[0] == kind[2] == self.node_type:
-                store = self.graph[kind]
-                index.append(store.edge_index)
-                given = store.edge_weight if "edge_weight" in store else torch.ones(store.edge_index.shape[1])
-                weight.append(given.float())
+            store = self.graph[kind]
+            lives = "valid_from" in store or "valid_to" in store
+            if {kind[0], kind[2]} != {self.node_type} or (lives and known is None):
+                continue
+            ends = store.edge_index
+            given = store.edge_weight.float() if "edge_weight" in store else torch.ones(ends.shape[1])
+            if "valid_from" in store:
+                began = store.valid_from < known
+                ends, given = ends[:, began], given[began]
+            index.append(ends)
+            weight.append(given)
         return torch.cat(index, 1), torch.cat(weight)
 
     @cached_property
@@ -102,6 +168,11 @@ class City:
     def use_context(self, start: int, stop: int) -> None:
         """Fit the descriptors on other rows: the days that are given in a transfer, or all that is past."""
         self.context = Context(self.signal, self.time, start, stop)
+        for other in self.others.values():
+            if isinstance(other, City):
+                other.use_context(start, stop)
+            else:
+                other.use_context(self._start(stop))
 
     def prepare(self, needs: frozenset[str] = frozenset()) -> None:
         """Compute now what :meth:`window` would compute when first asked."""
@@ -110,6 +181,9 @@ class City:
             self.context.profile(np.empty(0, np.int64))
         if "lags" in needs:
             _ = self._lag_rows
+        for other in self.others.values():
+            if isinstance(other, City):
+                other.prepare(needs)
 
     # ---------------------------------------------------------------- windows
     @cached_property
@@ -160,6 +234,9 @@ class City:
         if minutes := long_minutes(needs):
             rows, start = self._long_rows(origin, self.long_steps(minutes))
             window.long = self._since(rows, start)
+        for kind, other in self.others.items():
+            window.others[kind] = other.window(origin, needs, target) if isinstance(other, City) else \
+                other.window(self.time.times(origin))
         return window
 
     # ---------------------------------------------------------------- the long history
@@ -229,6 +306,30 @@ class City:
         index = rows - low[:, None]
         return (np.stack([part[0][row] for part, row in zip(parts, index, strict=True)]),
                 np.stack([part[1][row] for part, row in zip(parts, index, strict=True)]))
+
+
+def also_of(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Other types of nodes from words of the command line: ``type``, ``type:signal``, ``type:signal:channel+channel``,
+    or ``type:duration`` for one without a signal.
+
+    Raises:
+        InputError: for words of another form, or a type that is named twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        kind, *rest = (part.strip() for part in text.split(":"))
+        if not kind or len(rest) > 2 or not all(rest) or kind in found:
+            raise InputError("not another type of nodes" if kind not in found else "the type is named twice",
+                             field="also", value=text, remedy="write it like segment:traffic:count, region or event:6h")
+        options: dict[str, Any] = {}
+        if rest and len(rest) == 1 and re.fullmatch(r"\d+(\.\d+)?\s*[A-Za-z]+", rest[0]):
+            options["memory"] = rest[0]
+        elif rest:
+            options["signal"] = rest[0]
+        if len(rest) == 2:
+            options["channels"] = rest[1].split("+")
+        found[kind] = options
+    return found
 
 
 def _with_signals(graph: DynamicHeteroGraph) -> str:

@@ -152,9 +152,12 @@ def loader(batches: PartBatches | TrainingBatches, workers: int = 0, start: int 
                        generator=torch.Generator())  # the global one is left as it was
     for index, window in zip(order, ready, strict=True):
         window.city = batches.city_of(index)  # a graph does not travel through the queue
+        for kind, other in window.others.items():
+            other.city = window.city.others[kind]
         yield window
 
 
 def _without_city(window: Any) -> Any:
-    window.city = None
+    for one in (window, *window.others.values()):
+        one.city = None
     return window

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from stgraph.windows.city import City
+    from stgraph.windows.layer import AttributeWindow
 
 _LONG = "long_history:"
 
@@ -69,6 +70,8 @@ class Window:
         long: For models that need :func:`long_history`: values and mask ``[B, L, N, C]`` of the last ``L`` steps before
             the origin, the input steps being the last of them. It reads back over the start of the part; rows before
             the start of the axis are not observed.
+        others: For a city with other types of nodes beside its own, these at the same origins: windows where they have
+            a signal, else what their attributes tell.
     """
 
     values: Tensor
@@ -83,6 +86,7 @@ class Window:
     profile_future: Tensor | None = None
     lags: dict[str, tuple[Tensor, Tensor]] | None = None
     long: tuple[Tensor, Tensor] | None = None
+    others: dict[str, Window | AttributeWindow] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
@@ -104,6 +108,8 @@ class Window:
                 moved[key] = {name: (a.to(device), b.to(device)) for name, (a, b) in value.items()}
             elif key == "long" and value is not None:
                 moved[key] = (value[0].to(device), value[1].to(device))
+            elif key == "others":
+                moved[key] = {kind: other.to(device) for kind, other in value.items()}
         return replace(self, **moved)
 
 
@@ -116,9 +122,11 @@ class Forecast:
         quantiles: ``[B, H, N, C, Q]`` at ``levels``, where the model gives them.
         levels: The ``Q`` quantile levels.
         samples: ``[S, B, H, N, C]`` sample paths, where the model gives them.
+        others: Forecasts of the other types of nodes that have a signal, where the window held them.
     """
 
     mean: Tensor
     quantiles: Tensor | None = None
     levels: tuple[float, ...] = ()
     samples: Tensor | None = None
+    others: dict[str, Forecast] = field(default_factory=dict)

@@ -31,8 +31,8 @@ int planted_bug = 0;
 }
 extern "C" void stgraph_plant(int number) { stgraph::planted_bug = number; }
 """
-SPMM, ATTENTION, SEGMENT, GRU, CAUGHT = (f"tests/ops/test_{name}.py" for name in ("spmm", "attention", "segment", "gru",
-                                                                                  "caught"))
+SPMM, GRADIENTS, ARRANGED, ATTENTION, SEGMENT, GRU, CAUGHT = (
+    f"tests/ops/test_{name}.py" for name in ("spmm", "gradients", "arranged", "attention", "segment", "gru", "caught"))
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,18 @@ MUTANTS = [
     Mutant("the last channels of a product dropped",
            "for (; channel < width; ++channel) sum += to_float(a[channel]) * to_float(b[channel]);", ";", SPMM,
            "test_sddmm and not gradients"),
+    # both gradients at one go
+    Mutant("weights and their gradients in the order of the entries",
+           "return ⟦edge ? static_cast<int64_t>(edge[begin + at]) : begin + at⟧;", "begin + at", GRADIENTS,
+           "sum_in_64_bits and bipartite"),
+    Mutant("the product of the last slab alone", "block.product[entry] += total<acc_t>(product);",
+           "block.product[entry] = total<acc_t>(product);", GRADIENTS, "sum_in_64_bits and bipartite"),
+    Mutant("the last vectors of channels left out", "for (; ⟦left > 0⟧; step(kCount)) tile<1", "false", GRADIENTS,
+           "sum_in_64_bits and bipartite"),
+    Mutant("a block that reads the columns of the first", "static_cast<const index_t*>(p.col) + ⟦block.entry⟧", "0",
+           GRADIENTS, "over_threads and 40"),
+    Mutant("gradients of an arranged graph left in its order",
+           "int64_t row = ⟦order ? static_cast<int64_t>(order[place]) : place⟧, end", "place", ARRANGED, "gradients"),
     # rows and rounding
     Mutant("rows written with the strides they were read with", "from.node * size, ⟦to.node * size⟧",
            "from.node * size", SEGMENT, "gathered_rows"),

@@ -25,7 +25,7 @@ from stgraph.models.step import STEP, STEPConfig
 from stgraph.models.step_encoder import CachedStates, StepEncoder, StepEncoderConfig
 from stgraph.nn import is_frozen
 from stgraph.objectives import GraphPrior, MaskedModelling, MaskedRegression
-from stgraph.objectives.views import long
+from stgraph.objectives.views import hide, long
 from stgraph.train import Budget, fit
 from stgraph.windows import City
 
@@ -233,6 +233,23 @@ def test_cached_states_are_the_live_ones_at_patch_boundaries(make_city: MakeCity
         torch.testing.assert_close(state, model.states(long(window))[0, -1].detach(), rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_hours_to_come_are_hidden_hours_of_a_longer_history(make_city: MakeCity) -> None:
+    """What the decoder says of the next tokens is what it fills in at the end of a window that holds them hidden."""
+    city = make_city(hidden=0.3)
+    model, origins = encoder_of(city), np.array([57, 200])
+    found = model.outlook(city.long_window(origins, 24 * 60), 2)
+    assert found.shape == (2, 7, 3 * 16)
+    window = city.long_window(origins + 4, 28 * 60)  # four hours more: two tokens
+    hidden = window.mask & (torch.arange(28) >= 24)[:, None, None]
+    hidden[:, -4:] = True  # asked for, whether or not there was a reading
+    filled = model.reconstruct(hide(window, hidden), hidden)[:, -4:]
+    tokens = found.unflatten(2, (3, 16))[:, :, 1:].transpose(1, 2)                     # [B, 2, N, D]
+    answer = model.scaler.undo(model.values(tokens, 4, 60.0), window)
+    torch.testing.assert_close(answer, filled, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[..., :16], model.states(city.long_window(origins, 24 * 60))[:, -1])
+
+
 def test_each_state_is_computed_once_whoever_asks(make_city: MakeCity, monkeypatch: pytest.MonkeyPatch) -> None:
     city = make_city()
     model = encoder_of(city)
@@ -288,14 +305,15 @@ def test_any_back_end_and_first_it_is_the_back_end(make_city: MakeCity, folder: 
     assert (model.messages is not None) == (backend in ("graph_wavenet", "dcrnn"))
 
 
-def test_a_forecast_knows_nothing_of_the_origin_and_after(make_city: MakeCity, folder: Path) -> None:
+@pytest.mark.parametrize("ahead", ["0", "2"])
+def test_a_forecast_knows_nothing_of_the_origin_and_after(make_city: MakeCity, folder: Path, ahead: str) -> None:
     """Later rows changed in the very arrays: the same answer. The week before changed: another one."""
     for earlier in (False, True):
         for origin in (240, 241, 263):
             answers = []
             for shift in (0.0, 5.0):
                 city = make_city(fractions=(0.7, 0.1, 0.2))
-                model = stir(step_of(city, folder)).eval()
+                model = stir(step_of(city, folder, ahead=int(ahead))).eval()
                 _ = city.context  # fitted on the training rows, which are all before
                 rows = slice(origin - 20, origin - 10) if earlier else slice(origin, None)
                 city.signal.values[rows] += shift
@@ -328,6 +346,21 @@ def test_the_correction_equals_its_formula(make_city: MakeCity, folder: Path) ->
         u = model.mlp(torch.relu(model.state(state[b, n]) + model.now(series)))
         expected = plain[b, :, n, 0] + deviation * torch.sigmoid(model.gate(u)) * model.correction(u)
         torch.testing.assert_close(answer[b, :, n, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_without_states_the_encoder_has_no_say(make_city: MakeCity, folder: Path) -> None:
+    city = make_city()
+    window = city.window([150, 171])
+    answers = {}
+    for states in (True, False):
+        for seed in (3, 4):
+            model = stir(step_of(city, folder, states=states)).eval()
+            torch.manual_seed(seed)
+            torch.nn.init.normal_(model.encoder.norm.weight)
+            model._own = object()  # another encoder now
+            answers[states, seed] = model(window).mean
+    assert torch.equal(answers[False, 3], answers[False, 4])
+    assert not torch.equal(answers[True, 3], answers[True, 4])
 
 
 def test_the_encoder_does_not_move_to_the_last_bit(make_city: MakeCity, folder: Path) -> None:

@@ -13,8 +13,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # kernel_graphs.py
 
-from stgraph.ops import backend, library, torch_backend
+from stgraph.ops import attention, backend, gru, library, torch_backend
 from stgraph.ops.names import NAMESPACE
+
+TWINS = {name: getattr(torch_backend, name) for name in library.SCHEMAS} | gru.TWINS
+for _name in ("gat_aggregate", "graph_attention"):
+    TWINS |= {_name: attention._forward, f"{_name}_backward": attention._backward}
 
 
 @functools.cache
@@ -37,7 +41,7 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
         over = torch.library.Library(NAMESPACE, "IMPL")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for name in library.SCHEMAS:
-                over.impl(name, getattr(torch_backend, name), "CPU", allow_override=True)
+            for name, function in TWINS.items():
+                over.impl(name, function, "CPU", allow_override=True)
         yield "torch"
         over._destroy()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +13,7 @@ from stgraph.ops import Adjacency, backend
 from stgraph.ops import attention as module
 from stgraph.ops.attention import dropout_mask, gat_aggregate, graph_attention
 
+both = pytest.mark.usefixtures("kernels")  # the compiled kernels, and PyTorch's own operators
 BATCH, TIME = 2, 3
 
 
@@ -105,6 +103,7 @@ def fresh(given: list[Tensor]) -> list[Tensor]:
     return [x.detach().requires_grad_() for x in given]
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("index", [torch.int32, torch.int64])
@@ -143,6 +142,7 @@ def test_any_width_and_layout_without_a_copy(kind: str, nodes_first: bool, width
         torch.testing.assert_close(mine, other, rtol=1e-11, atol=1e-11)
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 2e-5), (torch.float16, 1e-2), (torch.bfloat16, 6e-2)])
 @pytest.mark.parametrize("width", [7, 16, 33])
@@ -169,6 +169,7 @@ def test_a_long_row_of_halves_loses_nothing() -> None:
         assert torch.equal(out, torch.ones(1, 1, 16, dtype=dtype))
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_gradcheck(kind: str, dropout: float) -> None:
@@ -179,6 +180,7 @@ def test_gradcheck(kind: str, dropout: float) -> None:
         assert torch.autograd.gradcheck(lambda *x: run(kind, adjacency, list(x), dropout=dropout, seed=2), given)
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 @pytest.mark.parametrize("name", ["isolated", "bipartite", "no edges"])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -191,6 +193,7 @@ def test_second_derivatives_are_those_of_small_differences(kind: str, name: str,
                                             fast_mode=True)
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 def test_a_third_derivative_equals_that_of_the_definition(kind: str) -> None:
     adjacency = graph("duplicates")
@@ -223,6 +226,7 @@ def test_second_derivatives_of_one_tensor_as_query_key_and_value() -> None:
     assert float((results[1] - second).abs().max() / second.abs().max()) < 0.1
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 def test_second_derivatives_of_rows_that_are_taken_out(kind: str) -> None:
     adjacency = graph("star in")
@@ -236,6 +240,7 @@ def test_second_derivatives_of_rows_that_are_taken_out(kind: str) -> None:
     assert all(not grad.any() for grad in found)
 
 
+@both
 @pytest.mark.parametrize("nodes_first", [False, True])
 @pytest.mark.parametrize("with_edge", [False, True])
 def test_opcheck(nodes_first: bool, with_edge: bool) -> None:
@@ -257,6 +262,7 @@ def test_opcheck(nodes_first: bool, with_edge: bool) -> None:
                                          *ends))
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 def test_compiles_as_one_graph(kind: str) -> None:
     def step(adjacency: Adjacency, *given: Tensor) -> Tensor:
@@ -275,6 +281,24 @@ def test_compiles_as_one_graph(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gat", "dot"])
+def test_a_seed_for_every_step_is_no_other_program(kind: str) -> None:
+    adjacency, traced = graph("random"), []
+    given = fresh(inputs(kind, adjacency, 2, 4))
+    _ = adjacency.transpose
+
+    def count(program: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        traced.append(program)
+        return program
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda seed, *x: run(kind, adjacency, list(x), dropout=0.5, seed=seed), fullgraph=True,
+                             backend=count)
+    for seed in (3, 4, 5, -1, 2**40, 2**62, 7, 8, 9, 10):
+        assert torch.equal(compiled(seed, *given), run(kind, adjacency, given, dropout=0.5, seed=seed))
+    assert len(traced) <= 2
+
+
+@pytest.mark.parametrize("kind", ["gat", "dot"])
 def test_a_batch_equals_its_entries_one_by_one(kind: str) -> None:
     adjacency = graph("random")
     given = fresh(inputs(kind, adjacency, 4, 16, dtype=torch.float32))
@@ -288,6 +312,7 @@ def test_a_batch_equals_its_entries_one_by_one(kind: str) -> None:
     assert torch.equal(run(kind, adjacency, many)[1, :, 0], out)
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 def test_slices_of_one_tensor_need_no_copy(kind: str) -> None:
     from stgraph.ops import copies
@@ -327,6 +352,7 @@ def test_bits_do_not_depend_on_run_or_threads(kind: str, nodes_first: bool) -> N
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_nan_reaches_its_neighbours_and_no_other(kind: str, place: int) -> None:
@@ -341,6 +367,7 @@ def test_a_nan_reaches_its_neighbours_and_no_other(kind: str, place: int) -> Non
     assert torch.equal(out.isnan().any(-1).any(-1), hit)
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_large_scores_and_rows_taken_out(kind: str, dtype: torch.dtype) -> None:
@@ -361,6 +388,7 @@ def test_large_scores_and_rows_taken_out(kind: str, dtype: torch.dtype) -> None:
     assert all(torch.equal(g, torch.zeros_like(g)) for g in gradients(out, given))
 
 
+@both
 @pytest.mark.parametrize("kind", ["gat", "dot"])
 def test_log_of_the_sum_of_exponentials(kind: str) -> None:
     adjacency = graph("isolated")
@@ -425,14 +453,6 @@ def test_kernels_equal_the_operators_of_pytorch(kind: str, dropout: float, nodes
         for a, b in zip(mine, other, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
             assert a.stride() == b.stride()
-
-
-@pytest.mark.skipif(backend().name != "native", reason="runs the other backend beside this one")
-def test_this_file_holds_under_pytorch_alone() -> None:
-    done = subprocess.run([sys.executable, "-m", "pytest", __file__, "-q", "-x", "-p", "no:cacheprovider", "-n0", "-k",
-                           "gradcheck or second or nan or taken_out or isolated"],
-                          env={**os.environ, "STGRAPH_KERNELS": "torch"}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.mark.parametrize(("change", "field"), [

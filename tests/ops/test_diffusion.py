@@ -143,6 +143,18 @@ def test_weights_per_step_and_leading_axes() -> None:
     assert out.shape == (2, 4, time, nodes, 3)
 
 
+@pytest.mark.parametrize("order", ["horner", "powers"])
+@pytest.mark.parametrize(("leading", "width", "outputs"), [((2, 3), 0, 3), ((2, 3), 3, 0), ((), 0, 0), ((0, 3), 3, 2),
+                                                           ((2, 0), 1, 4)])
+def test_no_channels_and_no_slabs(order: str, leading: tuple[int, ...], width: int, outputs: int) -> None:
+    graph, _ = adjacency("isolated")
+    x = numbers(*leading, graph.rows, width).requires_grad_()
+    weight, bias = numbers(5, width, outputs).requires_grad_(), numbers(outputs).requires_grad_()
+    out = diffusion_conv(graph, x, weight, graph.transpose, bias=bias, order=order)
+    assert torch.equal(out, bias.expand(*leading, graph.rows, outputs))
+    assert [one.abs().sum() for one in torch.autograd.grad(out.sum(), (x, weight))] == [0, 0]
+
+
 def test_second_derivatives() -> None:
     graph, _ = adjacency("isolated")
     for order in ("horner", "powers"):
@@ -186,7 +198,7 @@ def test_powers_are_never_side_by_side(order: str) -> None:
     with Allocations(large=slab * outputs) as seen:
         out = diffusion_conv(walks.forward, x, weight, walks.backward, walks.forward_weight, walks.backward_weight,
                              order=order)
-    assert seen.most == slab * outputs * (1 + 2 * steps) if order == "horner" else slab * max(width, outputs)
+    assert seen.most == slab * (outputs * (1 + 2 * steps) if order == "horner" else max(width, outputs))
     assert not seen.joined
     grad = numbers(*out.shape)
     with Allocations(large=slab * outputs) as seen:
@@ -263,12 +275,20 @@ def test_compiles_whole() -> None:
     ("weight", lambda g, x, w: diffusion_conv(g, x, w[:, 1:])),
     ("weight", lambda g, x, w: diffusion_conv(g, x, w[:2], g.transpose)),
     ("weight", lambda g, x, w: diffusion_conv(g, x, w.float())),
-    ("weight", lambda g, x, w: diffusion_conv(g, x, w, forward_weight=numbers(3))),
+    ("forward_weight", lambda g, x, w: diffusion_conv(g, x, w, forward_weight=numbers(3))),
+    ("forward_weight", lambda g, x, w: diffusion_conv(g, x, w, forward_weight=numbers(g.edges, 2))),  # no heads
+    ("forward_weight", lambda g, x, w: diffusion_conv(g, x, w, forward_weight=numbers(g.edges, 1, 2, 1))),
+    ("backward_weight", lambda g, x, w: diffusion_conv(g, x, w, g.transpose, backward_weight=numbers(3))),
+    ("backward_weight", lambda g, x, w: diffusion_conv(g, x, w, backward_weight=numbers(g.edges))),
     ("bias", lambda g, x, w: diffusion_conv(g, x, w, bias=numbers(5))),
+    ("bias", lambda g, x, w: diffusion_conv(g, x, w, bias=[1.0, 2.0, 3.0, 4.0])),
     ("recurrence", lambda g, x, w: diffusion_conv(g, x, w, recurrence="cubic")),
     ("order", lambda g, x, w: diffusion_conv(g, x, w, order="backwards")),
     ("adjacency", lambda g, x, w: random_walks(adjacency("bipartite")[0])),
     ("weight", lambda g, x, w: random_walks(g, numbers(3))),
+    ("weight", lambda g, x, w: random_walks(g, [1.0] * g.edges)),
+    ("weight", lambda g, x, w: random_walks(g, torch.ones(g.edges, dtype=torch.int64))),
+    ("weight", lambda g, x, w: random_walks(g, numbers(g.edges).to("meta"))),
 ])
 def test_bad_input_is_named(field: str, call: Any) -> None:
     graph, _ = adjacency("isolated")

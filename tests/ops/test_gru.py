@@ -124,6 +124,7 @@ def test_any_layout_gives_the_same_in_that_of_the_state() -> None:
     assert copies.count == 0
 
 
+@pytest.mark.usefixtures("kernels")
 def test_one_step_is_that_of_pytorchs_cell() -> None:
     """PyTorch puts the reset gate behind the product with the state; without biases there, on either side is the same
     if the product is with a diagonal matrix, and all else is equal."""
@@ -139,6 +140,7 @@ def test_one_step_is_that_of_pytorchs_cell() -> None:
     torch.testing.assert_close(out, cell(x, h), rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_gradients() -> None:
     parts = [numbers(2, 5, 3, seed=seed).requires_grad_() for seed in range(3)]
     for function in (gru_gate, gru_blend):
@@ -148,6 +150,7 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(gru_blend, by_node)
 
 
+@pytest.mark.usefixtures("kernels")
 def test_opcheck() -> None:
     here = getattr(torch.ops, NAMESPACE)
     for layout, name, count in (("slabs", "gru_gate", 3), ("nodes", "gru_blend", 3), ("nodes", "gru_gate_backward", 5),
@@ -156,6 +159,7 @@ def test_opcheck() -> None:
         torch.library.opcheck(getattr(here, name).default, tuple(parts))
 
 
+@pytest.mark.usefixtures("kernels")
 def test_compiles_whole() -> None:
     torch._dynamo.reset()
 

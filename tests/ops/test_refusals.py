@@ -60,7 +60,8 @@ def given(operator: str) -> dict[str, Any]:
                                    "weight": ones(5, WIDTH, 3), "bias": ones(3), "forward_weight": ones(EDGES),
                                    "backward_weight": ones(EDGES)},
         "typed_spmm": lambda: {"graph": ops.TypedAdjacency(graph(), ints([1, 0, 1, 1, 0]), 2),
-                               "x": ones(COLUMNS, WIDTH), "weight": ones(2, WIDTH, 3), "edge_weight": ones(EDGES)},
+                               "x": ones(COLUMNS, WIDTH), "weight": ones(3, WIDTH, 4), "coefficient": ones(2, 3),
+                               "edge_weight": ones(EDGES)},
         "gru_gate": lambda: {name: ones(COLUMNS, WIDTH) for name in ("z_pre", "r_pre", "h")},
         "gru_blend": lambda: {name: ones(COLUMNS, WIDTH) for name in ("z", "h", "candidate_pre")},
     }[operator]()
@@ -71,7 +72,8 @@ OPERATORS = ("Adjacency", "Adjacency.of_edges", "spmm", "sddmm", "segment_reduce
 FEATURES = {"spmm": ("x", "weight", "addend"), "sddmm": ("a", "b"), "segment_reduce": ("src",), "gather_rows": ("x",),
             "gat_aggregate": ("score_source", "score_destination", "v", "score_edge"),
             "graph_attention": ("q", "k", "v", "bias"),
-            "diffusion_conv": ("x", "weight"), "typed_spmm": ("x", "weight"), "gru_gate": ("z_pre", "r_pre", "h"),
+            "diffusion_conv": ("x", "weight", "forward_weight", "backward_weight", "bias"),
+            "typed_spmm": ("x", "weight", "coefficient", "edge_weight"), "gru_gate": ("z_pre", "r_pre", "h"),
             "gru_blend": ("z", "h", "candidate_pre")}
 INDICES = {"Adjacency": ("rowptr", "col", "edge"), "Adjacency.of_edges": ("edge_index",), "spmm": ("rowptr", "col"),
            "segment_reduce": ("ptr",), "gather_rows": ("index",)}
@@ -139,7 +141,7 @@ def test_another_device(operator: str, field: str) -> None:
 def test_another_shape(operator: str, field: str) -> None:
     fits = given(operator)[field]
     if operator in ("diffusion_conv", "typed_spmm"):
-        refused(operator, *FEATURES[operator], **{field: torch.cat([fits, fits], -2)})
+        refused(operator, *FEATURES[operator], **{field: torch.cat([fits, fits], max(-2, -fits.dim()))})
         refused(operator, *FEATURES[operator], **{field: ones(1)})
         return
     nodes = 0 if operator in ("gat_aggregate", "graph_attention") else -2

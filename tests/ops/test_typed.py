@@ -104,6 +104,18 @@ def test_groups_are_multiplied_by_torch_where_it_can(monkeypatch: pytest.MonkeyP
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("order", [*ORDERS, *BASIS_ORDERS[2:]])
+@pytest.mark.parametrize(("leading", "width", "outputs"), [((2, 3), 0, 8), ((2, 3), 8, 0), ((), 0, 0), ((0, 3), 8, 8)])
+def test_no_channels_and_no_slabs(order: str, leading: tuple[int, ...], width: int, outputs: int) -> None:
+    graph, _, _ = made("bipartite")
+    based = order in BASIS_ORDERS[2:]
+    x = numbers(*leading, 11, width, dtype=torch.float32).requires_grad_()
+    weight = numbers(2 if based else TYPES, width, outputs, dtype=torch.float32).requires_grad_()
+    out = typed_spmm(graph, x, weight, numbers(TYPES, 2, dtype=torch.float32) if based else None, order=order)
+    assert torch.equal(out, torch.zeros(*leading, 17, outputs))
+    assert [float(one.abs().sum()) for one in torch.autograd.grad(out.sum(), (x, weight))] == [0, 0]
+
+
 def test_pairs_are_sorted_and_distinct() -> None:
     graph, edges, edge_type = made("power law")
     for pairs, end, nodes in ((graph.by_destination, 1, graph.adjacency.rows),
@@ -114,7 +126,7 @@ def test_pairs_are_sorted_and_distinct() -> None:
         assert pairs.sizes == tuple(torch.bincount(wanted // nodes)[list(pairs.present)].tolist())
     counts = torch.zeros(TYPES, graph.adjacency.rows).index_put((edge_type, edges[1]), torch.ones(len(edge_type)),
                                                                 accumulate=True)
-    assert graph.count.tolist() == counts[edge_type, edges[1]].tolist()
+    assert graph.count().tolist() == counts[edge_type, edges[1]].tolist()
 
 
 def test_relations_become_types() -> None:
@@ -174,6 +186,23 @@ def test_second_derivatives() -> None:
         assert torch.autograd.gradgradcheck(lambda x, w, c, order=order: typed_spmm(graph, x, w, c, order=order), parts)
 
 
+@pytest.mark.parametrize("order", ["transform", "basis aggregate"])
+def test_compiles_whole_for_any_number_of_slabs(order: str) -> None:
+    torch._dynamo.reset()
+    graph, _, _ = made("power law")
+    based = order in BASIS_ORDERS[2:]
+    weight = numbers(2 if based else TYPES, 8, 4).requires_grad_()
+    coefficient = numbers(TYPES, 2).requires_grad_() if based else None
+    compiled = torch.compile(typed_spmm, fullgraph=True, backend="aot_eager", dynamic=True)
+    for slabs in (2, 5):
+        x, edge_weight = numbers(slabs, 60, 8).requires_grad_(), numbers(graph.adjacency.edges).requires_grad_()
+        leaves = [x, weight, edge_weight]
+        results = [run(graph, x, weight, coefficient, edge_weight, order=order) for run in (compiled, typed_spmm)]
+        found, wanted = ((out, *torch.autograd.grad(out.square().sum(), leaves)) for out in results)
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("order", [*ORDERS, *BASIS_ORDERS[2:]])
 def test_two_runs_are_equal_to_the_bit(order: str) -> None:
     graph, _, _ = made("power law")
@@ -206,7 +235,10 @@ def test_inference_mode_leaves_nothing_that_training_cannot_use() -> None:
     ("x", lambda g, x, w: typed_spmm(g, x[1:], w)),
     ("weight", lambda g, x, w: typed_spmm(g, x, w[1:])),
     ("weight", lambda g, x, w: typed_spmm(g, x, w.float())),
-    ("weight", lambda g, x, w: typed_spmm(g, x, w, edge_weight=numbers(3))),
+    ("edge_weight", lambda g, x, w: typed_spmm(g, x, w, edge_weight=numbers(3))),
+    ("edge_weight", lambda g, x, w: typed_spmm(g, x, w, edge_weight=numbers(g.adjacency.edges, 3, 1, 1))),
+    ("edge_weight", lambda g, x, w: typed_spmm(g, x, w, edge_weight=[1.0])),
+    ("adjacency", lambda g, x, w: TypedAdjacency((1, 2), g.edge_type, TYPES)),
     ("coefficient", lambda g, x, w: typed_spmm(g, x, w[:2], numbers(TYPES, 3))),
     ("order", lambda g, x, w: typed_spmm(g, x, w, order="sideways")),
     ("order", lambda g, x, w: typed_spmm(g, x, w, order="basis aggregate")),

@@ -3,7 +3,9 @@
 ``graph`` is an :class:`stgraph.ops.Adjacency`, or a :class:`stgraph.graph.DynamicHeteroGraph` of which ``relation``
 names one edge type (needless where it has one only); its compressed rows are made once, and once per device.
 ``edge_weight`` is ``[E]``, ``[T, E]`` with one row per step of ``x``, the name of an attribute of the relation, or
-None. Leading axes are free; entries of a batch do not see each other. No parameter has the size of a graph.
+None. Leading axes are free; entries of a batch do not see each other. No parameter has the size of a graph. Under
+``torch.autocast`` they work in its type, as linear layers do. Before ``torch.compile(fullgraph=True)`` call a layer
+once: what it makes of a graph cannot be traced.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def on_nodes(values: Tensor, x: Tensor) -> Tensor:
 class Kept:
     """The last result of a computation, for as long as its inputs are the same objects with the same contents.
 
-    Nothing is kept where a gradient is wanted, nor while a graph is compiled; nor does it travel with a module.
+    Nothing is kept where a gradient is wanted, nor while a program is traced; nor does it travel with a module.
     """
 
     def __init__(self) -> None:
@@ -180,12 +180,15 @@ class Kept:
     def get(self, key: tuple[Any, ...], make: Callable[[], Made]) -> Made:
         """The result of ``make``, which depends on nothing but the key."""
         tensors = [part for part in key if isinstance(part, Tensor)]
-        if torch.compiler.is_compiling() or any(one.requires_grad or one.is_inference() for one in tensors):
+        tracing = torch.compiler.is_compiling()
+        if (tracing and tensors) or any(one.requires_grad or one.is_inference() for one in tensors):
             return make()
         state = tuple(part._version if isinstance(part, Tensor) else None for part in key)
         same = len(key) == len(self._key) and state == self._state and all(
             mine is given or (not isinstance(given, (Tensor, Adjacency)) and mine == given)
             for mine, given in zip(self._key, key, strict=True))
+        if tracing and not same:
+            return make()
         if not same:
             with torch.inference_mode(False), torch.no_grad():
                 self._value = make()

@@ -114,12 +114,12 @@ class RelationalConvolution(nn.Module):
         """Weights of all edges, one relation after the other, over the number of their like at each node."""
         whole: Tensor | None = None
         if any(one is not None for one in given):
-            leading = max((one.shape[:-1] for one in given if one is not None), key=len)
+            leading = next((one.shape[:1] for one in given if one is not None and one.dim() == 2), ())
             parts = [x.new_ones((*leading, adjacency.edges)) if one is None else one.to(x).expand(*leading, -1)
                      for one, adjacency in zip(given, adjacencies, strict=True)]
             whole = torch.cat(parts, -1)
         if self.normalise == "mean":
-            inverse = 1.0 / typed.count.to(x.dtype)
+            inverse = 1.0 / typed.count().to(x.dtype)
             whole = inverse if whole is None else whole * inverse
         return as_four(whole, x)
 

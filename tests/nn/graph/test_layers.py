@@ -113,6 +113,53 @@ def test_entries_of_a_batch_do_not_see_each_other(name: str, weighted: str | Non
                                    rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["convolution", "diffusion", "attention", "transformer", "cell"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_compiles_whole_after_a_call(name: str, dropout: float) -> None:
+    torch._dynamo.reset()
+    layer, _ = layer_of(name, weighted=True)
+    if hasattr(layer, "dropout"):
+        layer.dropout = dropout
+    graph, weight, x = Adjacency.of_edges(edges_of(), NODES, NODES), weights("static"), numbers(2, 3, NODES, WIDTH)
+    layer(x, graph, weight).sum().backward()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    layer.train(not dropout)
+    torch.testing.assert_close(compiled(x, graph, weight), layer(x, graph, weight), rtol=1e-12, atol=1e-12)
+    layer.train()
+    compiled(x, graph, weight).sum().backward()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("weighted", [None, "static", "steps"])
+def test_under_autocast_as_a_linear_layer(name: str, weighted: str | None) -> None:
+    """Features of either type give its type, a state stays what it was; parameters get gradients of their own type."""
+    layer, _ = layer_of(name, weighted is not None, torch.float32)
+    graph, weight = Adjacency.of_edges(edges_of(), NODES, NODES), weights(weighted, torch.float32)
+    x = numbers(2, 3, NODES, WIDTH).float()
+    leaves = list(layer.parameters())
+    exact = layer(x, graph, weight)
+    wanted = torch.autograd.grad(exact.square().sum(), leaves)
+    for given in (x, x.bfloat16()):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = layer(given, graph, weight)
+            assert out.dtype == (given.dtype if name == "cell" else torch.bfloat16)
+            found = torch.autograd.grad(out.float().square().sum(), leaves)
+        assert float((out - exact).detach().abs().max()) < 0.03 * float(exact.detach().abs().max())
+        assert all(one.dtype == torch.float32 for one in found)
+        of_all, exactly = (torch.cat([one.flatten() for one in each]) for each in (found, wanted))
+        assert float((of_all - exactly).norm()) < 0.05 * float(exactly.norm())
+
+
+def test_a_state_may_be_wider_than_what_enters_under_autocast() -> None:
+    layer, graph = GraphGRUCell(WIDTH, 5), Adjacency.of_edges(edges_of(), NODES, NODES)
+    x, state = numbers(2, NODES, WIDTH).bfloat16(), numbers(2, NODES, 5).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x, graph, state=state).dtype == torch.float32
+    with pytest.raises(InputError) as caught:
+        layer(x.float(), graph, state=state.double())
+    assert caught.value.field == "state"
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_permutation_of_nodes_permutes_the_result(name: str) -> None:
     layer, _ = layer_of(name, weighted=True)

@@ -140,6 +140,33 @@ def test_batches_permutations_and_adjacencies(options: dict[str, Any]) -> None:
         torch.testing.assert_close(one, whole[kind][:, :, order[kind]], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_compiles_whole_after_a_call(weighted: bool) -> None:
+    torch._dynamo.reset()
+    layer, x = layer_of(bases=2), features()
+    graph = {relation: Adjacency.of(graph_of(), relation) for relation in RELATIONS}
+    weight = {RELATIONS[0]: numbers(graph[RELATIONS[0]].edges).abs()} if weighted else None
+    wanted = layer(x, graph, weight)
+    sum(one.sum() for one in wanted.values()).backward()
+    found = torch.compile(layer, fullgraph=True, backend="aot_eager")(x, graph, weight)
+    for kind, one in wanted.items():
+        torch.testing.assert_close(found[kind], one, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_under_autocast_as_a_linear_layer(options: dict[str, Any]) -> None:
+    layer, x = layer_of(**options).float(), {kind: one.float() for kind, one in features().items()}
+    exact = layer(x, graph_of())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x, graph_of())
+        found = torch.autograd.grad(sum(one.float().square().sum() for one in out.values()), list(layer.parameters()),
+                                    allow_unused=True)
+    for kind, one in out.items():
+        assert one.dtype == torch.bfloat16
+        assert float((one - exact[kind]).detach().abs().max()) < 0.03 * float(exact[kind].detach().abs().max())
+    assert all(one is None or one.dtype == torch.float32 for one in found)
+
+
 def test_isolated_nodes_get_what_they_have() -> None:
     layer, x = layer_of(), features()
     out = layer(x, graph_of())
