@@ -113,16 +113,16 @@ ENTRIES = {
     "step": Entry("step", {"encoder": "{first}", "backend": "stid"}, first="step_encoder"),
     HOUSE: Entry(HOUSE),
     HOUSE_FIXED: Entry(HOUSE, {"node_codes": "true"}),
-    "weave - graph": ablation(parts="mlp"),
-    "weave - given edges": ablation(given="false"),
-    "weave - alike edges": ablation(alike=0),
     "weave - city mean": ablation(city_mean="false"),
-    "weave + patches": ablation(parts="graph,patch,mlp"),
-    "weave + days before": ablation(lags="true"),
+    "weave - days before": ablation(lags="false"),
+    "weave + graph": ablation(parts="graph,mlp"),
+    "weave + graph (given)": ablation(parts="graph,mlp", alike=0),
+    "weave + graph (alike)": ablation(parts="graph,mlp", given="false"),
+    "weave + patches": ablation(parts="patch,mlp"),
     "weave + a week (step)": Entry("step", {"encoder": "{first}", "backend": HOUSE}, role="ablation", steps=HOUSE,
                                    first="step_encoder"),
-    "weave without edges (test)": Entry(HOUSE, role="ablation", trained_as=HOUSE,
-                                        scored_with={"given": False, "alike": 0}),
+    "weave + graph, without edges (test)": Entry(HOUSE, role="ablation", trained_as="weave + graph",
+                                                 scored_with={"given": False, "alike": 0}),
 }
 
 

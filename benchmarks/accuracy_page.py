@@ -214,7 +214,8 @@ def verdicts(results: dict[str, Models]) -> list[str]:
     for name in ablations(results):
         if "edges" in name:
             worse = [one for one, models in have.items() if name in models
-                     and (found := compare(models[name], models[HOUSE])).is_clear and found.difference > 0]
+                     and (base := models.get(models[name][0]["entry"]["trained_as"] or HOUSE)) is not None
+                     and (found := compare(models[name], base)).is_clear and found.difference > 0]
             lines.append(f"* Removing edges ({name}) hurts on at least two sets: "
                          f"**{'yes' if len(worse) >= 2 else 'no'}** ({join(worse) or 'on none'}).")
     return [*lines, ""]

@@ -6,7 +6,7 @@
 Bundles are made and merged by the command line, each set is trained jointly and each of its types alone with the same
 steps, seed and settings. Every loss is looked at before and after, on the same batches of the training and of the
 validation part; test errors stand beside those of each type alone and of the slot mean. Finished runs are kept in the
-work folder. The page is written to ``benchmarks/results/joint.md`` and ``joint.json``.
+work folder. After each set the page is written to ``benchmarks/results/joint.md`` and ``joint.json``.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from stgraph.evaluate import evaluate
 from stgraph.facade import Run
 from stgraph.graph import Channel, Signal, data_sha256, load_tables, save
 from stgraph.io import read_json, sha256, write_json, write_text
-from stgraph.models import Forecaster
+from stgraph.models import Capabilities
 from stgraph.models.weave import Weave, WeaveConfig
 from stgraph.objectives import make_objective, parse_objectives
 from stgraph.sources.events.hyperedges import event_counts
 from stgraph.version import versions
-from stgraph.windows import City, Layer, PartBatches
+from stgraph.windows import AttributeWindow, City, PartBatches, Window
 from stgraph.windows.city import also_of
 
 HERE = Path(__file__).parent
@@ -196,7 +196,7 @@ def signals(setting: Setting) -> list[str]:
     return [word.split(":")[0] for word in (setting.main, *setting.also) if word.split(":")[0] != "event"]
 
 
-def losses(model: Forecaster, city: City, part: str, objective: str) -> dict[str, float]:
+def losses(model: Any, city: City, part: str, objective: str) -> dict[str, float]:
     """Every loss of an objective by name, mean over some batches of a part; what is drawn is the same in every call."""
     batches = PartBatches(city, part, 32, model.capabilities.needs)
     chosen = np.linspace(0, len(batches) - 1, min(BATCHES, len(batches))).round().astype(int)
@@ -212,28 +212,33 @@ def losses(model: Forecaster, city: City, part: str, objective: str) -> dict[str
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
+class TrainingShares(torch.nn.Module):
+    """Tells of every event what those of the training rows show in all: the shares of words, the mean of a number."""
+
+    capabilities = Capabilities(inductive=True)
+
+    def __init__(self, stop: int) -> None:
+        super().__init__()
+        self.stop = stop
+
+    def tell(self, window: Window, kind: str, name: str) -> torch.Tensor:
+        """Log shares ``[B, M, K]``, one more of each word than was seen, or 0 ``[B, M]``."""
+        other = window.others[kind]
+        assert isinstance(other, AttributeWindow)
+        layer = other.city
+        if name not in layer.words:
+            return torch.zeros(other.present.shape)
+        codes, words = layer.words[name]
+        known = codes >= 0 if layer.begins is None else (codes >= 0) & (layer.begins < self.stop)
+        count = torch.bincount(codes[known], minlength=len(words)) + 1.0
+        return (count / count.sum()).log().expand(*other.present.shape, -1)
+
+
 def without_a_model(city: City, objective: str) -> dict[str, float]:
-    """What knowing the training events alone is worth on test events: shares of words, or the mean of a number."""
-    out = {}
-    for text, _ in parse_objectives(objective):
-        if not text.startswith("attributes"):
-            continue
-        asked = make_objective(text)
-        layer = city.others[str(asked.kind)]
-        assert isinstance(layer, Layer)
-        assert layer.begins is not None
-        stops = [city._start(city.split.rows(part)[1]) for part in ("train", "validation", "test")]
-        train_part, test_part = layer.begins < stops[0], (layer.begins >= stops[1]) & (layer.begins < stops[2])
-        if asked.name in layer.words:
-            codes, words = layer.words[str(asked.name)]
-            share = torch.bincount(codes[train_part & (codes >= 0)], minlength=len(words)).double()
-            share = (share + 1) / (share.sum() + len(words))
-            out[f"{asked.kind}.{asked.name}"] = float(-share[codes[test_part & (codes >= 0)]].log().mean())
-        else:
-            z = layer.numbers[str(asked.name)][test_part]
-            out[f"{asked.kind}.{asked.name}"] = float(
-                torch.nn.functional.huber_loss(z[z.isfinite()], torch.zeros(int(z.isfinite().sum()))))
-    return out
+    """The losses of hidden attributes on the same test windows and nodes, told from the training rows as a whole."""
+    asked = ",".join(text for text, _ in parse_objectives(objective) if text.startswith("attributes"))
+    stop = int(city.time.times(np.array([city.split.rows("train")[1]]))[0])
+    return losses(TrainingShares(stop), city, "test", asked)
 
 
 def run_set(name: str, work: Path, data: Path, steps: int | None) -> dict[str, Any]:
@@ -256,7 +261,6 @@ def run_set(name: str, work: Path, data: Path, steps: int | None) -> dict[str, A
                         for part in ("train", "validation") for when, model in (("start", first), ("end", run.model))}
     result["test_losses"] = losses(run.model, city, "test", setting.objective)
     result["without_a_model"] = without_a_model(city, setting.objective)
-    result["log"] = pd.read_csv(folder / "joint" / "logs" / "metrics.csv").iloc[[0, -1]].to_dict("records")
     result |= {key: run.record[key] for key in ("parameters", "seconds", "split")}
     result["nodes"] = {city.node_type: city.num_nodes} | {kind: one.num_nodes for kind, one in city.others.items()}
     result["interval_s"], result["types"] = city.time.step, {}
@@ -310,7 +314,8 @@ def section(one: dict[str, Any]) -> list[str]:
         f"minutes; data sha256 `{one['data_sha256'][:16]}`.", "", f"    {one['joint']['command']}", "",
         f"{one['steps']:,} steps, {one['parameters']:,} parameters, {one['seconds']:.0f} s. Losses on the same "
         f"{BATCHES} batches before training and with the weights of the best validation (errors in deviations of the "
-        "training rows; `event` in nats for words, Huber in deviations for numbers):", "",
+        "training rows; an attribute of `event` in nats for words, as Huber error in "
+        "deviations for numbers):", "",
         "| loss | train, start | train, end | validation, start | validation, end | test |",
         "|---|---|---|---|---|---|"]
     for name in looked["train start"]:
@@ -320,8 +325,8 @@ def section(one: dict[str, Any]) -> list[str]:
     lines += ["", f"* Losses that fell on the training part: {len(fell)} of {count}: **"
               f"{'yes' if len(fell) == count else 'no'}**; on the validation part: {len(held)} of {count}."]
     for name, value in one["without_a_model"].items():
-        lines.append(f"* `{name}` told by what the training events show in all (shares of words, mean of a number): "
-                     f"{value:.4f} on test events; by the model {one['test_losses'][name]:.4f}.")
+        lines.append(f"* `{name}` on the same hidden test events, told by what the training events show in all (shares "
+                     f"of words, mean of a number): {value:.4f}; by the model: {one['test_losses'][name]:.4f}.")
     lines += ["", "Test MAE over all steps:", "",
               "| type | channel | unit | together | alone, same steps | together against alone | slot mean "
               "| last value |",
@@ -344,10 +349,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "joint")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    result = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions(),
-              "sets": {name: run_set(name, chosen.work, chosen.data, chosen.steps) for name in chosen.sets}}
-    write_json(chosen.out.with_suffix(".json"), result)
-    write_text(chosen.out.with_suffix(".md"), page(result))
+    result: dict[str, Any] = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": versions(),
+                              "sets": {}}
+    for name in chosen.sets:
+        result["sets"][name] = run_set(name, chosen.work, chosen.data, chosen.steps)
+        write_json(chosen.out.with_suffix(".json"), result)
+        write_text(chosen.out.with_suffix(".md"), page(result))
     print(page(result))
 
 

@@ -44,7 +44,7 @@ def record(mae: float, days: list[float] | None = None, *, seed: int = 0, role: 
         "inductive": inductive, "parameters": 1234, "horizons": {step: scores for step in ("3", "6", "12", "all")},
         "seed": seed, "peak_memory_mb": 300.0, "versions": {"stgraph": "0"}, "date": "2020-02-01", "reads": "1 h",
         "blocks": {"days": sums, "hours": sums},
-        "entry": {"model": "made", "role": role, "settings": {}, "scored_with": {}},
+        "entry": {"model": "made", "role": role, "settings": {}, "scored_with": {}, "trained_as": None},
         "training": {"steps": 100, "first_steps": None, "seconds": 10.0 + seed, "cpu_s": 9.0, "peak_mb": 400 + seed,
                      "threads": 1, "best_validation": {"score": validation}}} | other
 
@@ -199,13 +199,14 @@ def test_what_others_build_on_is_run_first(script: ModuleType, tmp_path: Path) -
     import argparse
 
     (tmp_path / "los_loop.stg").mkdir()
-    options = argparse.Namespace(models=["step", "weave without edges (test)", "var"], sets=["los_loop"], seeds=2,
+    options = argparse.Namespace(models=["step", "weave + graph, without edges (test)", "var"], sets=["los_loop"], seeds=2,
                                  data=tmp_path, work=tmp_path, threads=1, steps=None, redo=["step"])
     found = [[(task.name, task.seed, task.redo) for task in phase] for phase in script.phases(options)]
     assert found == [[("step_encoder", 0, False), ("step_encoder", 1, False)],
-                     [("var", 0, False), ("step", 0, True), ("step", 1, True), ("weave", 0, False),
-                      ("weave", 1, False)],
-                     [("weave without edges (test)", 0, False), ("weave without edges (test)", 1, False)]]
+                     [("var", 0, False), ("step", 0, True), ("step", 1, True), ("weave + graph", 0, False),
+                      ("weave + graph", 1, False)],
+                     [("weave + graph, without edges (test)", 0, False),
+                      ("weave + graph, without edges (test)", 1, False)]]
 
 
 def test_a_kept_run_is_done_anew_only_where_what_is_asked_differs(script: ModuleType, tmp_path: Path,

@@ -11,11 +11,11 @@
 namespace stgraph {
 namespace {
 
-constexpr int64_t kSmall = 32768;         // multiplications that are not worth a second thread
-constexpr int64_t kNearBytes = 512 * 1024;  // bytes of a slab that stay near a core while rows gather from them
-constexpr int64_t kLargeBytes = 4 << 20;  // bytes of results that will not be read again from a core's own caches
-constexpr int64_t kPart = 32768;         // entries of a turn of a thread, where there are slabs to go through
-constexpr int64_t kWidths = 16;          // channels: whole vectors on every processor
+constexpr int64_t kSmall = 32768;       // multiplications that are not worth a second thread
+constexpr int64_t kNear = 512 * 1024;   // bytes of a slab that stay near a core while rows gather from them
+constexpr int64_t kLarge = 4 << 20;     // bytes of results that will not be read again from a core's own caches
+constexpr int64_t kTurn = 32768;        // entries of a turn of a thread, where there are slabs to go through
+constexpr int64_t kWidths = 16;         // channels: whole vectors on every processor
 
 void (*gradients_of(ScalarType type))(const Gradients&, int64_t, int64_t) {
   switch (type) {
@@ -25,19 +25,6 @@ void (*gradients_of(ScalarType type))(const Gradients&, int64_t, int64_t) {
     case ScalarType::BFloat16: return STGRAPH_AT_LEVEL(work_b16);
     default: STD_TORCH_CHECK(false, "x: expected float32, float64, float16 or bfloat16");
   }
-}
-
-// First row of range number `part` of `parts` with about equal entries; no row is cut.
-int64_t start_of(const Gradients& p, int64_t part, int64_t parts) {
-  if (part == 0 || part == parts) return part == 0 ? 0 : p.rows;
-  int64_t entries = p.pointer(p.rows), wanted = entries / parts * part + entries % parts * part / parts;
-  int64_t low = 0, high = p.rows;
-  while (low < high) {
-    int64_t middle = (low + high) / 2;
-    if (p.pointer(middle) < wanted) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 // The graph is the transposed one; results are the gradients of x and of the weights.
@@ -66,16 +53,22 @@ std::tuple<Tensor, Tensor> weighted_sum_gradients(Tensor rowptr, Tensor col, std
   p.weight = weight.const_data_ptr(), p.weight_edge = weight.stride(0);
   p.out = out.mutable_data_ptr(), p.out_weight = out_weight.mutable_data_ptr();
   int64_t size = static_cast<int64_t>(x.element_size()), entries = col.size(0);
-  p.far = p.columns * p.width * size > kNearBytes, p.large = p.rows * p.width * slabs * size > kLargeBytes;
+  p.far = p.columns * p.width * size > kNear, p.large = p.rows * p.width * slabs * size > kLarge;
   auto loop = gradients_of(x.scalar_type());
   int64_t threads = (entries + p.rows) * p.width * slabs < kSmall ? 1 : torch::stable::get_num_threads();
-  int64_t turns = slabs == 1 ? 4 : (entries + threads * kPart - 1) / (threads * kPart);
+  int64_t turns = slabs == 1 ? 4 : (entries + threads * kTurn - 1) / (threads * kTurn);
   int64_t parts = threads * std::max<int64_t>(turns, 1);
-  if (threads == 1) loop(p, 0, p.rows);
-  else
-    torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part) loop(p, start_of(p, part, parts), start_of(p, part + 1, parts));
+  if (threads == 1) {
+    loop(p, 0, p.rows);
+  } else {
+    by_index(col.scalar_type(), [&](auto* index) {
+      auto graph = rows_of<std::remove_pointer_t<decltype(index)>>(rowptr, col, edge);
+      torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t part = begin; part < end; ++part)
+          loop(p, boundary(graph, part, parts), boundary(graph, part + 1, parts));
+      });
     });
+  }
   return {out, out_weight};
 }
 

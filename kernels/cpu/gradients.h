@@ -18,10 +18,6 @@ struct Gradients {
   int64_t slabs, width;
   bool far;    // whether the gradient of a slab does not stay near a core
   bool large;  // whether the results of all slabs do not stay in its caches
-
-  int64_t pointer(int64_t row) const {
-    return wide_index ? static_cast<const int64_t*>(rowptr)[row] : static_cast<const int32_t*>(rowptr)[row];
-  }
 };
 
 }  // namespace stgraph

@@ -78,7 +78,7 @@ inline Tensor like(const Tensor& x, int64_t rows, bool by_node, std::optional<Sc
   return torch::stable::transpose(torch::stable::transpose(out, 0, 1), 1, 2);
 }
 
-// An uninitialised tensor of the type and on the device of x; a tenth of what new_empty takes, and of a small call.
+// An uninitialised tensor of the type and on the device of x. With new_empty a small call takes a sixth longer.
 inline Tensor empty(const Tensor& x, torch::headeronly::IntHeaderOnlyArrayRef sizes,
                     torch::headeronly::IntHeaderOnlyArrayRef strides) {
   int32_t type = 0, device = 0, number = 0;

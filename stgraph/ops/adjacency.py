@@ -270,7 +270,7 @@ def check_index(value: Tensor, like: Tensor, name: str) -> None:
 
 def index_type(*sizes: int) -> torch.dtype:
     """int32 where all sizes fit, else int64."""
-    return torch.int32 if max(sizes, default=0) < 2**31 - 1 else torch.int64
+    return torch.int32 if max(0, *sizes) < 2**31 - 1 else torch.int64
 
 
 def row_pointer(placed: Tensor, rows: int) -> Tensor:

@@ -25,6 +25,12 @@ def in_the_widest(function: Callable[Given, Result]) -> Callable[Given, Result]:
     return _settled(function, lambda _, found: functools.reduce(torch.promote_types, [x.dtype for x in found]))
 
 
+def mixed(*given: object) -> bool:
+    """Whether autocast is on and floats of several types meet."""
+    tensors = [x for x in given if isinstance(x, Tensor)]
+    return len({x.dtype for x in tensors}) > 1 and torch.is_autocast_enabled(tensors[0].device.type)
+
+
 def _settled(function: Callable[Given, Result],
              type_of: Callable[[str, list[Tensor]], torch.dtype]) -> Callable[Given, Result]:
     @functools.wraps(function)

@@ -132,7 +132,7 @@ def _spmm_backward(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None
         if ctx.needs_input_grad[4]:
             grad_x = ops.spmm(rowptr_t, col_t, edge_t, weight, through, None, REDUCTIONS["sum"], rowptr, col, edge)[0]
         if ctx.needs_input_grad[3]:
-            grad_weight = ops.sddmm(rowptr, col, edge, through, x, weight.shape[1] > 1, weight.shape[2] > 1,
+            grad_weight = ops.sddmm(rowptr, col, edge, through, x, weight.shape[1] != 1, weight.shape[2] != 1,
                                     weight.shape[3], rowptr_t, col_t, edge_t)
     return (None, None, None, grad_weight, grad_x, grad if ctx.has_addend else None, None, None, None, None)
 

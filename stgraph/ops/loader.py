@@ -210,7 +210,7 @@ def _check(command: list[str], code: int, said: str) -> None:
 def _digest(sources: Path, command: str, nvcc: str | None) -> str:
     """Hash of all that the library depends on."""
     digest = hashlib.sha256()
-    folders = (sources, sources / "cpu", sources / "cuda")
+    folders = (sources, sources / "cpu", *([sources / "cuda"] if nvcc else []))
     for file in sorted(path for folder in folders for path in folder.glob("*")
                        if path.suffix in (".h", ".cpp", ".cu", ".cuh")):
         digest.update(file.relative_to(sources).as_posix().encode() + b"\0" + file.read_bytes())

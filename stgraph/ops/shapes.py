@@ -36,9 +36,9 @@ def features(x: Tensor, name: str, nodes: int | None = None) -> Tensor:
     Raises:
         InputError: naming the argument, for types and shapes.
     """
-    if not isinstance(x, Tensor) or x.dtype not in FLOATS:
-        raise InputError("features are a tensor of floats", field=name,
-                         value=x.dtype if isinstance(x, Tensor) else type(x).__name__,
+    if not isinstance(x, Tensor) or x.dtype not in FLOATS or x.layout is not torch.strided:
+        raise InputError("features are a dense tensor of floats", field=name,
+                         value=f"{x.layout}, {x.dtype}" if isinstance(x, Tensor) else type(x).__name__,
                          remedy="give float32, float64, float16 or bfloat16")
     axes = x.dim()
     if axes < 2 or (nodes is not None and x.shape[-2] != nodes):

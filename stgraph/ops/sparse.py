@@ -10,6 +10,7 @@ from torch import Tensor
 from stgraph.errors import InputError
 from stgraph.ops import plan, shapes
 from stgraph.ops.adjacency import Adjacency
+from stgraph.ops.autocast import in_the_widest, mixed
 from stgraph.ops.library import Product, below_autograd, ops
 
 _SPMM, _SUM = ops.spmm.default, ops.weighted_sum.default
@@ -51,9 +52,7 @@ def spmm(rowptr: Adjacency | Tensor, col: Tensor | None = None, x: Tensor | None
         InputError: naming the argument, before any memory is touched.
     """
     if isinstance(rowptr, Adjacency):
-        graph = rowptr
-        given = col if x is None else x
-        bare = False
+        graph, given, bare = rowptr, col if x is None else x, False
         if addend is None and per is None and heads is None and reduce != "max" and type(given) is Tensor:
             out = _at_once(graph, given, weight, reduce)
             if out is not None:
@@ -67,6 +66,8 @@ def spmm(rowptr: Adjacency | Tensor, col: Tensor | None = None, x: Tensor | None
         graph = Adjacency(rowptr, col, columns=x.shape[-2])  # type: ignore[arg-type]
     if given is None:
         raise InputError("features are missing", field="x", remedy="give an adjacency and x")
+    if mixed(given, weight, addend):
+        return in_the_widest(spmm)(graph, given, weight=weight, reduce=reduce, addend=addend, per=per, heads=heads)
     if shapes.DEBUGGING:
         graph.check()
     dense = shapes.features(given, "x", graph.columns)
@@ -103,7 +104,8 @@ def _at_once(graph: Adjacency, x: Tensor, weight: Tensor | None, reduce: str) ->
     if not (x.is_cpu and graph.col.is_cpu and 2 <= x.dim() <= 4 and x.size(-2) == graph.columns and x.stride(-1) == 1) \
             or reduce not in ("sum", "mean") or shapes.DEBUGGING or torch.compiler.is_compiling():
         return None
-    if weight is not None and (type(weight) is not Tensor or weight.dim() != 1 or not weight.is_cpu):
+    if weight is not None and (type(weight) is not Tensor or weight.dim() != 1 or not weight.is_cpu
+                               or weight.dtype is not x.dtype or weight.size(0) != graph.edges):
         return None
     if torch.is_grad_enabled() and (x.requires_grad or (weight is not None and weight.requires_grad)):
         return Sum.apply(graph, weight, x, reduce) if x.dtype in shapes.FLOATS else None
@@ -141,8 +143,8 @@ class Sum(torch.autograd.Function):
             grad = grad / graph.rowptr.diff().clamp(min=1).to(grad.dtype)[:, None]
         if all(ctx.needs_input_grad[1:3]) and _at_one_go(grad, x):
             back, far = graph.transpose, x.numel() * x.element_size() > _FAR
-            *parts, order = back.arranged if far and back.arranged is not None else (*back.parts, None)
-            grad_x, grad_weight = ops.weighted_sum_gradients.default(*parts, weight, x, grad, order)
+            parts = back.arranged if far and back.arranged is not None else (*back.parts, None)
+            grad_x, grad_weight = ops.weighted_sum_gradients.default(*parts[:3], weight, x, grad, parts[3])
             return None, grad_weight, grad_x, None
         grad_x = spmm(graph.transpose, grad, weight=weight) if ctx.needs_input_grad[2] else None
         grad_weight = None
@@ -176,6 +178,8 @@ def sddmm(adjacency: Adjacency, a: Tensor, b: Tensor, heads: int = 1) -> Tensor:
     if not isinstance(adjacency, Adjacency):
         raise InputError("the graph is an adjacency", field="adjacency", value=type(adjacency).__name__,
                          remedy="make one: Adjacency.of_edges(edge_index, sources, destinations)")
+    if mixed(a, b):
+        return in_the_widest(sddmm)(adjacency, a, b, heads)
     if shapes.DEBUGGING:
         adjacency.check()
     left = shapes.features(a, "a", adjacency.rows)

@@ -96,7 +96,8 @@ def _one_product(rowptr: Tensor, col: Tensor, edge: Tensor | None, weight: Tenso
     if weight is not None and edge is not None:
         values = values.index_select(0, edge)
     matrix = torch.sparse_csr_tensor(rowptr, col, values.contiguous(), (len(rowptr) - 1, nodes), check_invariants=False)
-    out = matrix @ x.permute(2, 0, 1, 3).reshape(nodes, b * t * f)
+    with torch.autocast("cpu", enabled=False):  # there is no product of sparse 16-bit numbers
+        out = matrix @ x.permute(2, 0, 1, 3).reshape(nodes, b * t * f)
     return out.view(-1, b, t, f).permute(1, 2, 0, 3)
 
 

@@ -103,8 +103,6 @@ MUTANTS = [
            "sum_in_64_bits and bipartite"),
     Mutant("the product of the last slab alone", "block.product[entry] += total<acc_t>(product);",
            "block.product[entry] = total<acc_t>(product);", GRADIENTS, "sum_in_64_bits and bipartite"),
-    Mutant("the last vectors of channels left out", "for (; ⟦left > 0⟧; step(kCount)) tile<1", "false", GRADIENTS,
-           "sum_in_64_bits and bipartite"),
     Mutant("a block that reads the columns of the first", "static_cast<const index_t*>(p.col) + ⟦block.entry⟧", "0",
            GRADIENTS, "over_threads and 40"),
     Mutant("gradients of an arranged graph left in its order",

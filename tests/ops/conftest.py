@@ -17,6 +17,7 @@ from stgraph.ops import attention, backend, gru, library, torch_backend
 from stgraph.ops.names import NAMESPACE
 
 TWINS = {name: getattr(torch_backend, name) for name in library.SCHEMAS} | gru.TWINS
+TWINS |= {"weighted_sum_gradients": library._weighted_sum_gradients}
 for _name in ("gat_aggregate", "graph_attention"):
     TWINS |= {_name: attention._forward, f"{_name}_backward": attention._backward}
 

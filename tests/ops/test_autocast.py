@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 
 from stgraph.errors import InputError
-from stgraph.ops import Adjacency, TypedAdjacency, gat_aggregate, graph_attention, gru_blend, gru_gate, typed_spmm
+from stgraph.ops import (
+    Adjacency,
+    TypedAdjacency,
+    gat_aggregate,
+    graph_attention,
+    gru_blend,
+    gru_gate,
+    sddmm,
+    spmm,
+    typed_spmm,
+)
 from stgraph.ops.block_dense import block_dense_spmm
 from stgraph.ops.diffusion import diffusion_conv, random_walks
 
@@ -47,6 +57,9 @@ PRODUCTS: dict[str, tuple[Operator, tuple[tuple[int, ...], ...]]] = {
 }
 CELLS = (2, NODES, 2, 4)
 OTHERS: dict[str, tuple[Operator, tuple[tuple[int, ...], ...]]] = {
+    "spmm": (lambda x, weight, addend: spmm(GRAPH, x, weight=weight, addend=addend), (CELLS[:3], (EDGES,), CELLS[:3])),
+    "spmm at once": (lambda x, weight: spmm(GRAPH, x, weight=weight), (CELLS[:3], (EDGES,))),
+    "sddmm": (lambda a, b: sddmm(GRAPH, a, b), (CELLS[:3], CELLS[:3])),
     "gat_aggregate": (lambda *given: gat_aggregate(GRAPH, *given), (CELLS[:3], CELLS[:3], CELLS, (EDGES, 2))),
     "graph_attention": (lambda *given: graph_attention(GRAPH, *given), (CELLS, CELLS, CELLS, (EDGES, 2))),
     "gru_gate": (lambda *given: sum(gru_gate(*given)), (CELLS, CELLS, CELLS)),
@@ -60,11 +73,13 @@ def gradients(out: Tensor, given: list[Tensor]) -> tuple[Tensor, ...]:
     return torch.autograd.grad(out, given, torch.linspace(-1, 1, out.numel()).view(out.shape).to(out.dtype))
 
 
-def inside(operator: Operator, given: list[Tensor]) -> tuple[Tensor, ...]:
-    """The result and the gradients, both passes under autocast."""
+def inside(operator: Operator, given: list[Tensor], backward: bool = True) -> tuple[Tensor, ...]:
+    """The result and the gradients, both passes under autocast; the second one too only where that is asked for."""
     with torch.autocast("cpu", dtype=HALF):
         out = operator(*given)
-        return (out, *gradients(out, given))
+        if backward:
+            return (out, *gradients(out, given))
+    return (out, *gradients(out, given))
 
 
 def converted(operator: Operator, given: list[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -93,7 +108,7 @@ def test_all_else_is_that_of_the_widest_type(name: str, narrow: tuple[int, ...])
     given = [numbers(*shape, dtype=HALF if place in narrow else torch.float32, seed=place)
              for place, shape in enumerate(shapes)]
     widest = HALF if all(one.dtype == HALF for one in given) else torch.float32
-    found = inside(operator, given)
+    found = inside(operator, given, backward=name != "blocks")  # its gradients are PyTorch's own products
     assert found[0].dtype == widest
     assert [one.dtype for one in found[1:]] == [one.dtype for one in given]
     for one, other in zip(found, converted(operator, given, widest), strict=True):
