@@ -71,16 +71,16 @@ SETTINGS = {
         "Simulated city", "A simulated city (nothing in it was measured anywhere): speeds of sensors, vehicles counted "
         "on segments from matched GPS traces, incidents counted in squares of 3 km, and the incidents themselves.",
         "sensor:readings", ("segment:traffic:count", "region:counts", "event:3h"),
-        "mae,attributes(type=event,name=capacity_share):0.5", 300,
+        "mae,attributes(type=event,name=capacity_share):0.5", 100,
         {"history": "12", "horizon": "12", "batch-size": "16"}),
     "chicago": Setting(
         "Chicago", "Crimes of Chicago in 2017 (`chicago_crime`, City of Chicago): counts of every three hours in "
         "cells of 2 km and in squares of 6 km, and the crimes themselves with their kind.",
         "cell:counts", ("region:counts", "event:6h"),
-        "mae,attributes(type=event,name=type):0.5", 150,
+        "mae,attributes(type=event,name=type):0.5", 100,
         {"history": "8", "horizon": "4", "batch-size": "16"}),
 }
-MODEL = {"width": "32", "layers": "2", "relations": "at,on,in,then"}
+MODEL = {"parts": "graph,mlp", "width": "32", "layers": "2", "relations": "at,on,in,then"}
 
 
 # ---------------------------------------------------------------- bundles
@@ -97,7 +97,8 @@ def build_simulated(folder: Path, data: Path) -> dict[str, Any]:
     """Simulate the city, make a bundle of each layer and merge them."""
     from stgraph.sources.simulate import simulate_city, write_source_files
 
-    settings = {"seed": 0, "days": 14, "interval": 900, "incidents_per_day": 40.0, "trips": 4000, "gps_interval": 30}
+    settings: dict[str, Any] = {
+        "seed": 0, "days": 14, "interval": 900, "incidents_per_day": 40.0, "trips": 4000, "gps_interval": 30}
     city = simulate_city(**settings)
     files = write_source_files(city, folder / "source")
     squares(city.events, 3000, folder / "regions.geojson")
@@ -310,8 +311,9 @@ def section(one: dict[str, Any]) -> list[str]:
     edges = ", ".join(f"{number:,} {name.replace('__', ' ')}" for name, number in made["edges"].items())
     lines = [
         f"## {setting['title']}", "", f"{setting['about']}", "",
-        f"Nodes in one forward: {nodes}. Relations of the graph: {edges}. One step is {one['interval_s'] // 60} "
-        f"minutes; data sha256 `{one['data_sha256'][:16]}`.", "", f"    {one['joint']['command']}", "",
+        f"Nodes: {nodes} (events are in a window as long as they are remembered). Relations of the graph: {edges}. "
+        f"One step is {one['interval_s'] // 60} minutes; data sha256 "
+        f"`{one['data_sha256'][:16]}`.", "", f"    {one['joint']['command']}", "",
         f"{one['steps']:,} steps, {one['parameters']:,} parameters, {one['seconds']:.0f} s. Losses on the same "
         f"{BATCHES} batches before training and with the weights of the best validation (errors in deviations of the "
         "training rows; an attribute of `event` in nats for words, as Huber error in "

@@ -1,11 +1,12 @@
 """Does a week of history pay? STEP in both stages on five months of sixteen sensors, beside the same forecasters alone.
 
-    python benchmarks/step.py                                  # all; about an hour of one core
+    python benchmarks/step.py                                  # all; about 15 minutes of one core
     python benchmarks/step.py --encoder-steps 50 --steps 100 --seeds 1 --work /tmp/step --out /tmp/step/page
 
 Stage 1: how well hidden hours are filled in, beside the mean of what is visible, linear interpolation and the slot
-profile of the training rows, all on the same hidden hours. Stage 2: each back-end alone, with the join that STEP adds
-but without the states, and with them, at the same number of steps. The back-end that counts is chosen on validation.
+profile of the training rows, all on the same hidden hours. Stage 2: a back-end alone, with the join that STEP adds but
+without the states, and with them, at the same number of steps. Which states (and of several back-ends, which) count is
+chosen on validation.
 
 Finished runs are kept in the work folder and not repeated, and one that was interrupted goes on where it stopped. The
 page is written to ``benchmarks/results/step.md`` and ``step.json``.
@@ -335,7 +336,8 @@ def _days(scores: dict[str, Any]) -> Daily:
 def main() -> None:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backends", nargs="+", default=["stid", "profile_mlp", "graph_wavenet"])
+    parser.add_argument("--backends", nargs="+", default=["stid"],
+                        help="of several the lowest on validation with states is scored on test")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--encoder-steps", type=int, default=800)
     parser.add_argument("--steps", type=int, default=2000, help="steps of every run of stage 2")

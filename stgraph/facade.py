@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WHOLE = {"fractions": (1.0, 0.0, 0.0)}  # a forecast needs no validation and no test part
-_CITY_OPTIONS = ("node_type", "signal", "channels", "history", "horizon", "fractions")
+_CITY_OPTIONS = ("node_type", "signal", "also", "channels", "history", "horizon", "fractions")
 
 
 class Data:
@@ -86,7 +86,7 @@ class Run:
         options: dict[str, Any] = {"history": sizes.history, "horizon": sizes.horizon}
         if self.record.get("channels"):
             options["channels"] = self.record["channels"]
-        options |= {name: value for name in ("node_type", "signal")
+        options |= {name: value for name in ("node_type", "signal", "also")
                     if (value := (self.record.get("data") or [{}])[0].get(name))}
         if fractions := self.record.get("split", {}).get("fractions"):
             options["fractions"] = tuple(fractions)

@@ -199,8 +199,8 @@ def test_what_others_build_on_is_run_first(script: ModuleType, tmp_path: Path) -
     import argparse
 
     (tmp_path / "los_loop.stg").mkdir()
-    options = argparse.Namespace(models=["step", "weave + graph, without edges (test)", "var"], sets=["los_loop"], seeds=2,
-                                 data=tmp_path, work=tmp_path, threads=1, steps=None, redo=["step"])
+    options = argparse.Namespace(models=["step", "weave + graph, without edges (test)", "var"], sets=["los_loop"],
+                                 seeds=2, data=tmp_path, work=tmp_path, threads=1, steps=None, redo=["step"])
     found = [[(task.name, task.seed, task.redo) for task in phase] for phase in script.phases(options)]
     assert found == [[("step_encoder", 0, False), ("step_encoder", 1, False)],
                      [("var", 0, False), ("step", 0, True), ("step", 1, True), ("weave + graph", 0, False),

@@ -82,6 +82,7 @@ class Forecaster(nn.Module):
 
     name: ClassVar[str]
     Config: ClassVar[type]
+    several_types: ClassVar[bool] = False  # whether it takes several types of nodes in one pass
     recipe: ClassVar[dict[str, Any]] = {}  # training settings that suit the model: learning_rate, batch_size, ...
 
     def __init__(self, config: Any, sizes: Sizes) -> None:

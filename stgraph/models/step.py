@@ -44,7 +44,7 @@ class STEPConfig:
     backend: str = "stid"  # any forecaster that is trained by gradient
     backend_settings: str = ""  # its settings that differ from its defaults, such as width=64,layers=2
     states: bool = True  # False leaves them out, to see what the join is worth without them
-    ahead: int = 0  # hours to come whose decoded states are given beside the last one; 0 as in the paper
+    ahead: int = 0  # tokens to come whose decoded states are given beside the last one; 0 as in the paper
     width: int = 128  # of the code that joins states and forecast
     dropout: float = 0.1  # on that code
     graph: str = "auto"  # messages along a learned graph: on, off, or auto: where the back-end reads edges

@@ -48,7 +48,7 @@ class WeaveConfig:
 
     width: int = 96  # of the state of a token
     layers: int = 3  # blocks
-    parts: str = "graph,mlp"  # of a block, in this order: any of stgraph.nn.blocks, such as time, graph, patch, mlp
+    parts: str = "mlp"  # of a block, in this order: any of stgraph.nn.blocks, such as time, graph, patch, mlp
     heads: int = 4  # of all attention; twice their number divides the width
     expansion: float = 2.0  # hidden width of an MLP, in widths
     dropout: float = 0.1  # inside parts
@@ -59,7 +59,7 @@ class WeaveConfig:
     given: bool = True  # graph: the relations of the city, in both directions
     alike: int = 8  # graph: edges a node gets from the series whose departures are most like its own; 0: none
     city_mean: bool = True  # the city's mean departure is read too
-    lags: bool = False  # departures of the wanted steps a day and a week ago are read too
+    lags: bool = True  # departures of the wanted steps a day and a week ago are read too
     patch_size: int = 32  # patch: nodes of a patch at most
     breadth: Literal["summaries", "same_slot"] = "summaries"  # patch: how patches meet
     quantiles: str = ""  # levels to answer beside the middle one, such as 0.05,0.5,0.95
@@ -166,6 +166,9 @@ class Weave(Forecaster):
                                  field="also", value=f"{kind}: {', '.join(other.signal.channel_names)}",
                                  remedy="choose channels, such as --also "
                                         f"{kind}:{other.signal_name}:{other.signal.channel_names[0]}")
+        if city.others and not {"graph", "learned_graph"} & set(names(self.config.parts)):
+            raise InputError("types of nodes meet in messages only, and this model passes none", field="parts",
+                             value=self.config.parts, remedy="train it with --set parts=graph,mlp")
         if city.others and self.nodes is not None:
             raise InputError("codes of nodes are for one type of nodes", field="node_codes", value=True,
                              remedy="leave out node_codes, or the other types")
@@ -242,8 +245,9 @@ class Weave(Forecaster):
         """The steps of the window itself."""
         assert window.profile_past is not None, "the window was cut without a profile"
         usual = window.profile_past
+        unknown = usual.new_zeros(*usual.shape, 4) if self.config.lags else None  # the days before are of steps to come
         return Wanted(window.past, usual, interpolate(window.values, window.mask, usual),
-                      self.layout(window, usual.shape[1]))
+                      self.layout(window, usual.shape[1]), unknown)
 
     def layout(self, window: Window, steps: int, ahead: bool = False) -> PatchLayout:
         """How so many steps lie on tokens."""

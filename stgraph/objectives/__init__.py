@@ -1,5 +1,6 @@
 """Objectives: ``objective(model, window) -> {name: loss}``; a run lists several with weights."""
 
+from stgraph.objectives.attributes import MaskedAttributes
 from stgraph.objectives.balance import GradientBalance
 from stgraph.objectives.contrastive import Contrast, SpatialContrast, TemporalContrast
 from stgraph.objectives.diffusion import DiffusionForecast
@@ -10,5 +11,6 @@ from stgraph.objectives.registry import make_objective, objective_names, parse_o
 from stgraph.objectives.regression import MaskedRegression
 
 __all__ = ["MASKS", "Contrast", "DecoupledMasked", "DiffusionForecast", "GradientBalance", "GraphPrior",
-           "MaskedModelling", "MaskedRegression", "SpatialContrast", "TemporalContrast", "draw_decoupled", "draw_mask",
+           "MaskedAttributes", "MaskedModelling", "MaskedRegression", "SpatialContrast", "TemporalContrast",
+           "draw_decoupled", "draw_mask",
            "make_objective", "objective_names", "parse_objectives"]

@@ -130,7 +130,7 @@ def _make_model(cities: list[City], model: Forecaster | str, settings: dict[str,
                          value=", ".join(city.name for city in cities), remedy="give one bundle")
     forecaster = kind.for_city(cities[0], config) if isinstance(model, str) else model
     for city in cities:
-        if city.others and not getattr(forecaster, "several_types", False):
+        if city.others and not forecaster.several_types:
             raise InputError(f"the model '{name}' reads one type of nodes", field="also",
                              value=", ".join(city.others), remedy="leave out --also, or use --model weave")
         forecaster.check(city)

@@ -24,7 +24,7 @@ from stgraph.windows import City, Window
 MakeCity = Callable[..., City]
 Shaken = TypeVar("Shaken", bound=nn.Module)
 NODES, WIDTH = 11, 16
-PROFILE = frozenset({"profile"})
+PROFILE = frozenset({"profile", "lags"})
 
 
 def joined(make_city: MakeCity, seed: int = 0, **options: Any) -> City:

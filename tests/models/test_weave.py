@@ -40,7 +40,7 @@ def answer(model: Weave, city: City, origins: list[int]) -> Tensor:
 
 def test_it_starts_from_the_mean_of_profile_and_last_value(make_city) -> None:
     city = with_edges(make_city(hidden=0))
-    window = city.window([100, 130], frozenset({"profile"}))
+    window = city.window([100, 130], frozenset({"profile", "lags"}))
     expected = (window.profile_future + window.values[:, -1:]) / 2
     torch.testing.assert_close(Weave.for_city(city).eval()(window).mean, expected)
 
@@ -70,10 +70,10 @@ def test_only_what_is_near_is_heard(make_city) -> None:
     """With the ring alone and two blocks, a reading reaches the nodes within two steps along the ring."""
     city = with_edges(make_city(nodes=9, hidden=0))
     torch.manual_seed(0)
-    model = Weave.for_city(city, WeaveConfig(width=16, layers=2, alike=0, city_mean=False)).eval()
+    model = Weave.for_city(city, WeaveConfig(width=16, layers=2, alike=0, city_mean=False, parts="graph,mlp")).eval()
     torch.nn.init.normal_(model.ends["any"].correct.weight, std=0.3)
     torch.nn.init.normal_(model.ends["any"].gate.weight, std=0.3)
-    window = city.window([100], frozenset({"profile"}))
+    window = city.window([100], frozenset({"profile", "lags"}))
     with torch.no_grad():
         before = model(window).mean
         window.values[:, -1, 0] += 5
@@ -85,7 +85,7 @@ def test_only_what_is_near_is_heard(make_city) -> None:
 def test_what_is_missing_never_counts(make_city, parts: str) -> None:
     city = with_edges(make_city())
     model = random_model(city, parts=parts)
-    window: Window = city.window([100], frozenset({"profile"}))
+    window: Window = city.window([100], frozenset({"profile", "lags"}))
     with torch.no_grad():
         before = model(window).mean
         window.values = torch.where(window.mask, window.values, 1e6)
@@ -121,7 +121,7 @@ def test_it_learns(make_city) -> None:
     torch.manual_seed(0)
     model = Weave.for_city(city, WeaveConfig(width=24, layers=2, dropout=0.0, parts="graph,patch,mlp", patch_size=4))
     loss, optimizer = MaskedRegression(), torch.optim.AdamW(model.parameters(), 3e-3)
-    batch = TrainingBatches([city], 8, 1, needs=frozenset({"profile"}))[0]
+    batch = TrainingBatches([city], 8, 1, needs=frozenset({"profile", "lags"}))[0]
     first = last = None
     for _ in range(150):
         last = loss(model, batch)["mae"]

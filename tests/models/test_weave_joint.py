@@ -22,7 +22,8 @@ ORIGINS = [250, 260, 272]  # in the test part of 12 days
 def random_model(city: City, **options: object) -> Weave:
     """A model whose every weight matters."""
     torch.manual_seed(0)
-    settings = {"width": 16, "layers": 2, "alike": 2, "types": "sensor,segment", "relations": "at,on", "patch_size": 2}
+    settings = {"parts": "graph,mlp", "width": 16, "layers": 2, "alike": 2, "types": "sensor,segment",
+                "relations": "at,on", "patch_size": 2}
     model = Weave.for_city(city, WeaveConfig(**(settings | options)))
     for ends in model.ends.values():
         for layer in (ends.correct, ends.gate):
@@ -235,9 +236,11 @@ def test_the_type_in_front_does_not_matter() -> None:
 def test_what_a_model_cannot_read_is_refused() -> None:
     city = joint_city()
     with pytest.raises(InputError, match="reads no attributes"):
-        Weave.for_city(joint_city(also={})).check(city)
+        Weave.for_city(joint_city(also={}), WeaveConfig(parts="graph,mlp")).check(city)
+    with pytest.raises(InputError, match="passes none"):
+        Weave.for_city(city).check(city)
     with pytest.raises(InputError, match="for one type of nodes"):
-        Weave.for_city(city, WeaveConfig(node_codes=True)).check(city)
+        Weave.for_city(city, WeaveConfig(node_codes=True, parts="graph,mlp")).check(city)
 
 
 def test_places_of_layers_are_coded(make_city) -> None:

@@ -19,7 +19,7 @@ from stgraph.objectives.views import hide, joint
 from stgraph.windows import City, Window
 
 MakeCity = Callable[..., City]
-PROFILE = frozenset({"profile"})
+PROFILE = frozenset({"profile", "lags"})
 HOURS, DAYS, NODES, CHANNELS = 24, 20, 5, 2
 ALL = "graph,patch,time,mlp"
 
@@ -45,7 +45,8 @@ def hourly_city(step: int = 3600, history: int = 6, horizon: int = 6, factor: fl
 def model_of(city: City, gate: float = 0.3, **options: Any) -> Weave:
     """A model whose every weight matters, unless ``gate`` is 0, which leaves its gates half open."""
     torch.manual_seed(0)
-    model = Weave.for_city(city, WeaveConfig(**({"width": 16, "layers": 2, "alike": 2, "patch_size": 2} | options)))
+    model = Weave.for_city(city, WeaveConfig(**(
+        {"parts": "graph,mlp", "width": 16, "layers": 2, "alike": 2, "patch_size": 2} | options)))
     assert isinstance(model, Weave)
     torch.nn.init.normal_(model.ends["any"].correct.weight, std=0.3)
     if gate:

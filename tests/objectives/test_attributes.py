@@ -22,7 +22,7 @@ from stgraph.objectives import make_objective
 from stgraph.objectives.attributes import MaskedAttributes
 from stgraph.windows import City, Window
 
-NEEDS = frozenset({"profile"})
+NEEDS = frozenset({"profile", "lags"})
 
 
 class Fixed(nn.Module):
@@ -96,7 +96,7 @@ def test_a_hidden_attribute_is_not_read(name: str) -> None:
     values[:] = values.flip(0)
     one, two = joint_city(), joint_city(graph=graph)
     torch.manual_seed(0)
-    model = Weave.for_city(one, WeaveConfig(width=16, layers=1)).eval()
+    model = Weave.for_city(one, WeaveConfig(width=16, layers=1, parts="graph,mlp")).eval()
     told = []
     for found in (one, two):
         window = found.window([220, 260], NEEDS)
@@ -116,7 +116,7 @@ def test_it_finds_a_rule_in_what_stands_around() -> None:
     graph["event"].type = place[torch.argsort(graph["event", "at", "region"].edge_index[0])].int()
     city = joint_city({"region": {}, "event": {"memory": "24h"}}, graph)
     torch.manual_seed(0)
-    model = Weave.for_city(city, WeaveConfig(width=16, layers=2, dropout=0.0, buckets=64))
+    model = Weave.for_city(city, WeaveConfig(width=16, layers=2, parts="graph,mlp", dropout=0.0, buckets=64))
     objective = make_objective("attributes(type=event,name=type,rate=1.0)")
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
     window = city.window(list(range(60, 300, 8)), NEEDS)

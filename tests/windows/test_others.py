@@ -20,7 +20,7 @@ from stgraph.graph import DynamicHeteroGraph, save
 from stgraph.windows import AttributeWindow, City, Layer, TrainingBatches, Window, loader
 from stgraph.windows.city import also_of
 
-NEEDS = frozenset({"profile"})
+NEEDS = frozenset({"profile", "lags"})
 
 
 def timed_layer(times: list[int], memory: int = 100, **lives: list[int]) -> Layer:
@@ -154,6 +154,7 @@ def test_a_run_with_other_types_is_recorded_and_resumed(tmp_path: Path) -> None:
     bundle, run = str(tmp_path / "city.stg"), tmp_path / "run"
     save(joint_graph(), bundle)
     words = ["train", "--data", bundle, "--model", "weave", "--history", "6", "--horizon", "3", "--set", "width=16",
+             "--set", "parts=graph,mlp",
              "--set", "layers=1", "--also", "segment", "--also", "event:6h", "--objective",
              "mae,attributes(type=event,name=type):0.5", "--steps", "4", "--out", str(run), "--json"]
     done = CliRunner().invoke(app, words)
