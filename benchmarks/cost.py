@@ -431,7 +431,8 @@ def _once(rows: dict[int, Any]) -> list[str]:
         return []
     parts = list(next(iter(kept.values())))
     lines = ["## Once for a city", "", "Processor seconds before the first step, weave with graph and MLP. "
-             "`alike` looks at all pairs of series in blocks of bounded memory: its time grows with the square of the nodes.",
+             "`alike` looks at all pairs of series in blocks of bounded memory: its time grows with the square "
+             "of the nodes.",
              "", "| nodes | " + " | ".join(parts) + " |", "|---" * (len(parts) + 1) + "|"]
     return [*lines, *(f"| {nodes:,} | " + " | ".join(f"{once[part]:.2f}" for part in parts) + " |"
                       for nodes, once in kept.items())]
