@@ -34,7 +34,7 @@ SEED = 0  # of the gaps
 RATES = {"random": 0.25, "block": 0.2, "dead": 0.25}
 BATCH = 16
 OBJECTIVE = "mae:0.3,masked(kind=block,rate=0.25,minutes={minutes}),masked(kind=whole_node,rate=0.25)"
-SETTINGS = {"width": 64, "layers": 2}
+SETTINGS = {"parts": "graph,mlp", "lags": False, "width": 64, "layers": 2}
 
 
 @dataclass(frozen=True)

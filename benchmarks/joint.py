@@ -80,7 +80,7 @@ SETTINGS = {
         "mae,attributes(type=event,name=type):0.5", 100,
         {"history": "8", "horizon": "4", "batch-size": "16"}),
 }
-MODEL = {"parts": "graph,mlp", "width": "32", "layers": "2", "relations": "at,on,in,then"}
+MODEL = {"parts": "graph,mlp", "lags": "false", "width": "32", "layers": "2", "relations": "at,on,in,then"}
 
 
 # ---------------------------------------------------------------- bundles

@@ -39,7 +39,8 @@ STEPS = {"los_loop": 300, "pems_bay_16": 600, "melbourne_scats": 400}
 BATCH = {"los_loop": 8, "pems_bay_16": 32, "melbourne_scats": 8}
 LEVELS = ",".join(f"{level / 20:g}" for level in range(1, 20))
 LEVEL = 0.9
-KINDS = {"quantiles": ("quantile", {"quantiles": LEVELS}), "point": ("mae", {})}  # objective and settings
+PARTS = {"parts": "graph,mlp", "lags": False}
+KINDS = {"quantiles": ("quantile", PARTS | {"quantiles": LEVELS}), "point": ("mae", PARTS)}  # objective and settings
 SHOWN = ("3", "6", "12", "all")
 BASELINES = {"gaussian": "point + normal residuals", "gaussian_by_node": "point + normal residuals of each sensor",
              "empirical": "point + its residuals", "empirical_by_node": "point + its residuals of each sensor"}
